@@ -37,7 +37,9 @@ def _breaking(image: bytes) -> int:
         print(f"buf breaking: {reason}")
         return 0
     with TemporaryDirectory() as folder:
-        archive = subprocess.run([*GIT, "archive", "--format=zip", before, "protos"], capture_output=True, check=True)
+        archive = subprocess.run(
+            [*GIT, "archive", "--format=zip", before, "protos"], capture_output=True, check=True
+        )
         ZipFile(BytesIO(archive.stdout)).extractall(folder)
         previous = Path(folder) / "previous.binpb"
         previous.write_bytes(build_image(Path(folder) / "protos"))

@@ -19,13 +19,15 @@ from protovalidate._gen.buf.validate import validate_pb
 
 TARGET = Path(__file__).parent / "buf" / "validate" / "validate.proto"
 HEADER = """\
-// The rules of protovalidate {version}, printed from the descriptor in its wheel by protos/export_validate.py. Do not edit.
+// The rules of protovalidate {version}, printed from the descriptor in its wheel. Do not edit: see
+// protos/export_validate.py.
 //
 // Copyright 2023-2026 Buf Technologies, Inc.
 // Licensed under the Apache License, Version 2.0 (the "License"); you may not use this file except in compliance with
 // the License. A copy is at http://www.apache.org/licenses/LICENSE-2.0. It is distributed on an "AS IS" BASIS, WITHOUT
 // WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-// Changed from the original: comments, the CEL text of the standard rules and the options of other languages are left out.
+// Changed from the original: comments, the CEL text of the standard rules and the options for other languages are
+// left out.
 
 syntax = "proto2";
 
@@ -81,7 +83,9 @@ def _message(message: DescriptorProto) -> Iterator[str]:
         yield from _indented(_message(nested))
     for enum in message.enum_type:
         yield from _indented(_enum(enum))
-    for name in _ranges((r.start, "max" if r.end == FIELD_RANGE_END else r.end - 1) for r in message.extension_range):
+    for name in _ranges(
+        (r.start, "max" if r.end == FIELD_RANGE_END else r.end - 1) for r in message.extension_range
+    ):
         yield f"  extensions {name};"
     yield "}"
 

@@ -67,7 +67,9 @@ def _generate(target: Path) -> None:
     image = FileDescriptorSet.FromString(build_image(PROTOS))
     serving = [file.name for file in image.file if file.service and file.name in names]
     if serving:
-        protoc(PROTOS, serving, [f"--grpc_python_out={target}", f"--mypy_grpc_out={GRPC_STUB_OPTIONS}:{target}"])
+        protoc(
+            PROTOS, serving, [f"--grpc_python_out={target}", f"--mypy_grpc_out={GRPC_STUB_OPTIONS}:{target}"]
+        )
 
 
 def _stubs(root: Path) -> dict[str, bytes]:
@@ -92,9 +94,14 @@ def _check() -> int:
         _generate(Path(folder))
         wanted = _stubs(Path(folder))
     present = _stubs(PROTOS)
-    differing = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
+    differing = sorted(
+        name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
+    )
     for name in differing:
-        print(f"protos/{name} is not what its source gives: run `make protos` and commit the result", file=sys.stderr)
+        print(
+            f"protos/{name} is not what its source gives: run `make protos` and commit the result",
+            file=sys.stderr,
+        )
     return 1 if differing else 0
 
 
