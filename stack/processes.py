@@ -1,14 +1,17 @@
 """Owns child processes: each in a session of its own, logging to a file, and dead when its parent is."""
 
+import asyncio
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from stack.errors import NoSpaceError, ServerFailedError, is_disk_full
 from stack.identity import Identity
@@ -34,6 +37,7 @@ class Program:
     identity: Identity | None = None
     niceness: int = 0
     stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 10.0
     death_signal: signal.Signals = signal.SIGKILL
 
 
@@ -43,22 +47,36 @@ class RunningProgram:
     def __init__(self, program: Program, process: subprocess.Popen[bytes], log_start: int) -> None:
         self.program = program
         self._process = process
+        self._pidfd = os.pidfd_open(process.pid)
         self._log_start = log_start
+        self._exit_code: int | None = None
 
     @property
     def pid(self) -> int:
+        """The number of the process, which stays its own until its exit code has been taken."""
         return self._process.pid
 
     def exit_code(self) -> int | None:
         """The exit code, negative for a signal, or None while it runs."""
-        return self._process.poll()
+        return self.wait(0)
 
     def wait(self, timeout_s: float) -> int | None:
         """The exit code once it has ended, or None if it still runs after `timeout_s`."""
-        try:
-            return self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+        if self._exit_code is None and select.select([self._pidfd], [], [], timeout_s)[0]:
+            self._bury()
+        return self._exit_code
+
+    async def exited(self) -> int:
+        """Wait without a limit for the exit code."""
+        if self._exit_code is None:
+            loop = asyncio.get_running_loop()
+            ended = asyncio.Event()
+            loop.add_reader(self._pidfd, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(self._pidfd)
+        return self._bury()
 
     def ask_to_stop(self) -> None:
         """Send the program's stop signal; returns at once."""
@@ -66,15 +84,13 @@ class RunningProgram:
             self._process.send_signal(self.program.stop_signal)
 
     def kill(self) -> None:
-        """End the program and everything in its session's group now."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
+        """End the program and everything in its group now."""
+        self._bury()
 
-    def stop(self, timeout_s: float) -> None:
-        """Ask, wait up to `timeout_s`, then kill; whatever the program left in its group goes too."""
+    def stop(self) -> None:
+        """Ask, wait as long as the program may take, then kill."""
         self.ask_to_stop()
-        self.wait(timeout_s)
+        self.wait(self.program.stop_timeout_s)
         self.kill()
 
     def log_tail(self) -> str:
@@ -87,9 +103,35 @@ class RunningProgram:
         except FileNotFoundError:
             return ""
 
-    def failure(self, happened: str) -> ServerFailedError:
-        """The error that tells what happened to this program, with the end of its log."""
-        return ServerFailedError(self.program.name, happened, self.program.log, self.log_tail())
+    def failure(self, happened: str) -> ServerFailedError | NoSpaceError:
+        """The error for a program that failed: a full disk when its log says so, else the end of its log."""
+        tail = self.log_tail()
+        if "No space left on device" in tail:
+            return NoSpaceError(self.program.folder)
+        return ServerFailedError(self.program.name, happened, self.program.log, tail)
+
+    def _bury(self) -> int:
+        """Take the exit code, after killing the group: until then its number cannot belong to anybody else."""
+        if self._exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self._exit_code = self._process.wait()
+            os.close(self._pidfd)
+        return self._exit_code
+
+
+class Server(Protocol):
+    """Something that can be started and then takes a moment until it is ready."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    def spawn(self) -> RunningProgram:
+        """Start it; returns before it is ready."""
+
+    def is_ready(self) -> bool:
+        """Whether it can be used now; may block for a second."""
 
 
 def spawn(program: Program) -> RunningProgram:
@@ -114,37 +156,33 @@ def spawn(program: Program) -> RunningProgram:
     return RunningProgram(program, process, start)
 
 
+def run_to_end(program: Program, timeout_s: float) -> None:
+    """Run a program that ends by itself; a failure or a timeout is an error with the end of its log."""
+    running = spawn(program)
+    code = running.wait(timeout_s)
+    running.kill()
+    if code is None:
+        raise running.failure(f"did not end within {timeout_s:g} s")
+    if code != 0:
+        raise running.failure(f"ended with code {code}")
+
+
+def start(server: Server, timeout_s: float = 60.0) -> RunningProgram:
+    """Start a server and return once it is ready; its ending first, or the timeout, is an error."""
+    running = server.spawn()
+    deadline = time.monotonic() + timeout_s
+    while not server.is_ready():
+        code = running.wait(_POLL_S)
+        if code is not None:
+            raise running.failure(f"ended with code {code} before it was ready")
+        if time.monotonic() > deadline:
+            running.kill()
+            raise running.failure(f"was not ready after {timeout_s:g} s")
+    return running
+
+
 def _launch_command(program: Program) -> list[str]:
     identity = program.identity
     uid, gid = (identity.uid, identity.gid) if identity else (-1, -1)
     numbers = (os.getpid(), int(program.death_signal), program.niceness, uid, gid)
     return [sys.executable, "-I", "-S", str(_LAUNCH), *map(str, numbers), *program.command]
-
-
-def run_to_end(program: Program, timeout_s: float) -> None:
-    """Run a program that ends by itself; a failure or a timeout is an error with the end of its log."""
-    running = spawn(program)
-    code = running.wait(timeout_s)
-    if code is None:
-        running.kill()
-        raise running.failure(f"did not end within {timeout_s:g} s")
-    if code != 0:
-        raise failure_of(running, f"ended with code {code}")
-
-
-def wait_until_ready(running: RunningProgram, is_ready: Callable[[], bool], timeout_s: float) -> None:
-    """Poll `is_ready` until it holds; the program ending first, or the timeout, is an error."""
-    deadline = time.monotonic() + timeout_s
-    while not is_ready():
-        code = running.wait(_POLL_S)
-        if code is not None:
-            raise failure_of(running, f"ended with code {code} before it was ready")
-        if time.monotonic() > deadline:
-            raise running.failure(f"was not ready after {timeout_s:g} s")
-
-
-def failure_of(running: RunningProgram, happened: str) -> ServerFailedError | NoSpaceError:
-    """The error for a program that failed: a full disk when its log says so, else the end of its log."""
-    if "No space left on device" in running.log_tail():
-        return NoSpaceError(running.program.folder)
-    return running.failure(happened)

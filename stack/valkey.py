@@ -7,10 +7,8 @@ from pathlib import Path
 from stack.credentials import write_private
 from stack.errors import MissingToolError
 from stack.ports import LOOPBACK
-from stack.processes import Program, RunningProgram, spawn, wait_until_ready
+from stack.processes import Program, RunningProgram, spawn
 
-_START_TIMEOUT_S = 15.0
-_STOP_TIMEOUT_S = 5.0
 _PROBE_TIMEOUT_S = 1.0
 
 
@@ -35,25 +33,18 @@ class ValkeyServer:
         self._logs = logs
         self._port = port
         self._password = password
-        self._running: RunningProgram | None = None
 
     @property
     def url(self) -> str:
         return f"redis://:{self._password}@{LOOPBACK}:{self._port}/0"
 
-    @property
-    def process(self) -> RunningProgram:
-        if self._running is None:
-            raise RuntimeError("valkey was not started")
-        return self._running
-
-    def spawn(self) -> None:
+    def spawn(self) -> RunningProgram:
         """Write the configuration and start the server; `is_ready` tells when it can be used."""
         server = binary()
         self._folder.mkdir(parents=True, exist_ok=True)
         configuration = self._folder / "valkey.conf"
         write_private(configuration, self._configuration())
-        self._running = spawn(
+        return spawn(
             Program(
                 name=self.name,
                 command=(str(server), str(configuration)),
@@ -72,16 +63,6 @@ class ValkeyServer:
                     return b"+PONG" in answers.read()
         except OSError:
             return False
-
-    def start(self) -> None:
-        """Start the server and return once it answers."""
-        self.spawn()
-        wait_until_ready(self.process, self.is_ready, _START_TIMEOUT_S)
-
-    def stop(self) -> None:
-        if self._running is not None:
-            self._running.stop(_STOP_TIMEOUT_S)
-            self._running = None
 
     def _configuration(self) -> str:
         settings = {

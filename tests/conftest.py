@@ -15,6 +15,7 @@ from stack import permissions, ports
 from stack.credentials import Secrets
 from stack.nats import NatsAccess, NatsServer
 from stack.postgres import PostgresServer, binaries
+from stack.processes import start
 from stack.valkey import ValkeyServer
 
 MakeDatabase = Callable[[str], str]
@@ -47,9 +48,9 @@ def postgres(server_folder: Path, server_secrets: Secrets) -> Iterator[str]:
         ports.choose("postgres"),
         server_secrets.password("postgres"),
     )
-    server.start()
+    running = start(server)
     yield server.url()
-    server.stop()
+    running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -83,9 +84,9 @@ def nats_server(server_folder: Path, server_secrets: Secrets) -> Iterator[NatsAc
         return
     users = permissions.users(server_secrets.password)
     server = NatsServer(server_folder / "nats", server_folder / "logs", ports.choose("nats"), users)
-    server.start()
+    running = start(server)
     yield NatsAccess(server.url, {user.name: user.password for user in users})
-    server.stop()
+    running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +101,6 @@ def valkey_server(server_folder: Path, server_secrets: Secrets) -> Iterator[str]
         ports.choose("valkey"),
         server_secrets.password("valkey"),
     )
-    server.start()
+    running = start(server)
     yield server.url
-    server.stop()
+    running.stop()
