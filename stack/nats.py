@@ -30,7 +30,7 @@ class NatsUser:
 
 @dataclass(frozen=True, slots=True)
 class NatsAccess:
-    """A NATS server's address and the passwords of its users."""
+    """A NATS server's address, without a login when it is ours, and the passwords of its users."""
 
     url: str
     passwords: Mapping[str, str]
@@ -64,9 +64,10 @@ class NatsServer:
         self._users = tuple(users)
 
     @property
-    def url(self) -> str:
-        """The server's address without a login; each client adds its own user."""
-        return f"nats://{LOOPBACK}:{self._port}"
+    def access(self) -> NatsAccess:
+        """The server's address and its users."""
+        passwords = {user.name: user.password for user in self._users}
+        return NatsAccess(f"nats://{LOOPBACK}:{self._port}", passwords)
 
     def spawn(self) -> RunningProgram:
         """Write the configuration and start the server; `is_ready` tells when it can be used."""

@@ -1,5 +1,6 @@
-"""Chooses the loopback ports of the stack."""
+"""Chooses the loopback ports of the stack: the fixed one, the one of the last run, or any that is free."""
 
+import json
 import os
 import secrets
 import socket
@@ -13,6 +14,39 @@ _LOWEST = 10_000
 _ATTEMPTS = 200
 
 
+class Ports:
+    """The ports of one stack by name; kept in a file, so that the addresses in somebody's shell stay right."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._remembered = _read(path)
+        self._chosen: dict[str, int] = {}
+
+    def choose(self, name: str) -> int:
+        """The port for that name in this run. Raises PortInUseError when STACK_<NAME>_PORT fixes one that is taken."""
+        if name not in self._chosen:
+            self._chosen[name] = _fixed(name) or self._any_free(name)
+        return self._chosen[name]
+
+    def save(self) -> None:
+        """Keep the choices for the next run."""
+        self._path.write_text(json.dumps({**self._remembered, **self._chosen}, indent=2) + "\n")
+
+    def _any_free(self, name: str) -> int:
+        taken = self._chosen.values()
+        last = self._remembered.get(name)
+        if last is not None and last not in taken and is_free(last):
+            return last
+        # Below the range from which the kernel gives outgoing connections their ports: one of those could take the
+        # port of a service while it restarts.
+        ceiling = int(_EPHEMERAL_RANGE.read_text().split()[0]) if _EPHEMERAL_RANGE.exists() else 32_768
+        for _ in range(_ATTEMPTS):
+            port = _LOWEST + secrets.randbelow(max(ceiling - _LOWEST, 1_000))
+            if port not in taken and is_free(port):
+                return port
+        raise StackError("No free loopback port was found.", f"Free some ports from {_LOWEST} to {ceiling}.")
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -24,25 +58,21 @@ def is_free(port: int) -> bool:
         return True
 
 
-def choose(name: str) -> int:
-    """A free port, or the one that STACK_<NAME>_PORT fixes, which must be free."""
-    variable = f"STACK_{name.upper()}_PORT"
-    fixed = os.environ.get(variable)
-    if not fixed:
-        return _free_port()
-    if not fixed.isdecimal() or not 0 < int(fixed) < 65_536:
-        raise StackError(f"{variable}={fixed} is not a port.", f"Set {variable} to a number from 1 to 65535.")
-    if not is_free(int(fixed)):
-        raise PortInUseError(int(fixed), variable)
-    return int(fixed)
+def _fixed(name: str) -> int | None:
+    """The port that STACK_<NAME>_PORT asks for, which must be free."""
+    variable = f"STACK_{name.upper().replace('-', '_')}_PORT"
+    asked = os.environ.get(variable)
+    if not asked:
+        return None
+    if not asked.isdecimal() or not 0 < int(asked) < 65_536:
+        raise StackError(f"{variable}={asked} is not a port.", f"Set {variable} to a number from 1 to 65535.")
+    if not is_free(int(asked)):
+        raise PortInUseError(int(asked), variable)
+    return int(asked)
 
 
-def _free_port() -> int:
-    # Below the range from which the kernel gives outgoing connections their ports: one of those could take the
-    # port of a service while it restarts.
-    ceiling = int(_EPHEMERAL_RANGE.read_text().split()[0]) if _EPHEMERAL_RANGE.exists() else 32_768
-    for _ in range(_ATTEMPTS):
-        port = _LOWEST + secrets.randbelow(max(ceiling - _LOWEST, 1_000))
-        if is_free(port):
-            return port
-    raise StackError("No free loopback port was found.", f"Free some ports between {_LOWEST} and {ceiling}.")
+def _read(path: Path) -> dict[str, int]:
+    try:
+        return {str(name): int(port) for name, port in json.loads(path.read_text()).items()}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}  # only a convenience: without it other ports are chosen

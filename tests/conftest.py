@@ -5,102 +5,90 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from stack import permissions, ports
+from stack import servers
 from stack.credentials import Secrets
-from stack.nats import NatsAccess, NatsServer
-from stack.postgres import PostgresServer, binaries
+from stack.nats import NatsAccess
+from stack.permissions import SERVICES
+from stack.ports import Ports
+from stack.postgres import binaries
 from stack.processes import start
-from stack.valkey import ValkeyServer
+from stack.provision import SuiteDatabase, migrate_services, provision_database
+from stack.servers import Place, Source
 
-MakeDatabase = Callable[[str], str]
+_Access = TypeVar("_Access")
+MakeSuite: TypeAlias = Callable[..., Awaitable[SuiteDatabase]]
 
 
 @pytest.fixture(scope="session")
-def server_folder() -> Iterator[Path]:
+def place() -> Iterator[Place]:
     """Where the servers keep their files: outside pytest's folder, which the user of Postgres could not enter."""
     folder = Path(tempfile.mkdtemp(prefix="wedsync-tests-"))
     folder.chmod(0o711)
-    yield folder
+    yield Place(folder, Ports(folder / "ports.json"), Secrets(folder / "secrets.json"))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def server_secrets(server_folder: Path) -> Secrets:
-    """The passwords of this run's servers."""
-    return Secrets(server_folder / "secrets.json")
-
-
-@pytest.fixture(scope="session")
-def postgres(server_folder: Path, server_secrets: Secrets) -> Iterator[str]:
+def postgres(place: Place) -> Iterator[str]:
     """The administrator's URL of a PostgreSQL server."""
-    if given := os.environ.get("DATABASE_URL"):
-        yield given
-        return
-    server = PostgresServer(
-        server_folder / "postgres",
-        server_folder / "logs",
-        ports.choose("postgres"),
-        server_secrets.password("postgres"),
-    )
-    running = start(server)
-    yield server.url()
-    running.stop()
+    yield from _running(servers.postgres(place))
 
 
 @pytest.fixture(scope="session")
-def make_database(postgres: str) -> MakeDatabase:
+def nats_server(place: Place) -> Iterator[NatsAccess]:
+    """A NATS server with JetStream and the suite's users."""
+    yield from _running(servers.nats(place))
+
+
+@pytest.fixture(scope="session")
+def valkey_server(place: Place) -> Iterator[str]:
+    """The URL of a Valkey server."""
+    yield from _running(servers.valkey(place))
+
+
+@pytest.fixture(scope="session")
+def make_database(postgres: str) -> Callable[[str], str]:
     """Makes a fresh, empty database, named after a word; answers the administrator's URL of it."""
     numbers = itertools.count(1)
 
     def make(word: str) -> str:
         name = f"test_{word}_{os.getpid()}_{next(numbers)}"
-        subprocess.run(
-            [binaries() / "createdb", f"--maintenance-db={postgres}", "--template=template0", name],
-            check=True,
-            capture_output=True,
-        )
+        command = [str(binaries() / "createdb"), f"--maintenance-db={postgres}", "--template=template0", name]
+        subprocess.run(command, check=True, capture_output=True)
         return urlunsplit(urlsplit(postgres)._replace(path=f"/{name}"))
 
     return make
 
 
 @pytest.fixture(scope="module")
-def database_url(make_database: MakeDatabase) -> str:
+def database_url(make_database: Callable[[str], str]) -> str:
     """The administrator's URL of a fresh database, one for each test module."""
     return make_database("module")
 
 
 @pytest.fixture(scope="session")
-def nats_server(server_folder: Path, server_secrets: Secrets) -> Iterator[NatsAccess]:
-    """A NATS server with JetStream and the suite's users."""
-    if given := os.environ.get("NATS_URL"):
-        yield NatsAccess(given, {})
-        return
-    users = permissions.users(server_secrets.password)
-    server = NatsServer(server_folder / "nats", server_folder / "logs", ports.choose("nats"), users)
-    running = start(server)
-    yield NatsAccess(server.url, {user.name: user.password for user in users})
-    running.stop()
+def make_suite(make_database: Callable[[str], str], place: Place) -> MakeSuite:
+    """Makes a fresh database with every service's roles and schema, and the tables of the named services (or of all)."""
+
+    async def make(*services: str) -> SuiteDatabase:
+        suite = await provision_database(make_database("_".join(services) or "suite"), place.secrets.password)
+        await migrate_services(suite.admin_url, services or SERVICES)
+        return suite
+
+    return make
 
 
-@pytest.fixture(scope="session")
-def valkey_server(server_folder: Path, server_secrets: Secrets) -> Iterator[str]:
-    """The URL of a Valkey server."""
-    if given := os.environ.get("REDIS_URL"):
-        yield given
+def _running(source: Source[_Access]) -> Iterator[_Access]:
+    if source.server is None:
+        yield source.access
         return
-    server = ValkeyServer(
-        server_folder / "valkey",
-        server_folder / "logs",
-        ports.choose("valkey"),
-        server_secrets.password("valkey"),
-    )
-    running = start(server)
-    yield server.url
+    running = start(source.server)
+    yield source.access
     running.stop()
