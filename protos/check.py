@@ -58,7 +58,7 @@ def _previous_contract() -> tuple[str | None, str]:
         last = _git("log", "-1", "--format=%H", "--", *SOURCES) or "HEAD"
         broken_for = _git("log", "-1", f"--format=%(trailers:key={TRAILER},valueonly)", last)
         if broken_for:
-            return None, f"the last change of the contract breaks callers on purpose: {broken_for}"
+            return None, f"the last change breaks callers on purpose: {broken_for}"
         before = _git("rev-parse", "--verify", "--quiet", f"{last}^")
     if before is None or not _git("ls-tree", "-r", "--name-only", before, "--", "protos/wedsync"):
         return None, "no contract was committed before this one"
