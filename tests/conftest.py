@@ -75,7 +75,7 @@ def database_url(make_database: Callable[[str], str]) -> str:
 
 @pytest.fixture(scope="session")
 def make_suite(make_database: Callable[[str], str], place: Place) -> MakeSuite:
-    """Makes a fresh database with every service's roles and schema, and the tables of the named services (or of all)."""
+    """Makes a fresh database with every service's roles and schema, and the tables of those named (or of all)."""
 
     async def make(*services: str) -> SuiteDatabase:
         suite = await provision_database(make_database("_".join(services) or "suite"), place.secrets.password)
