@@ -13,8 +13,9 @@ from shared.queries import load
 _QUERIES: Final = load(Path(__file__).parent / "sql" / "migrations.sql")
 _FILE_NAME: Final = re.compile(r"(?P<number>\d{4})_[a-z0-9_]+\.sql")
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9_]*")
+# Not `END;`, which also closes the body of a function.
 _TRANSACTION_CONTROL: Final = re.compile(
-    r"^\s*(?:begin|start\s+transaction|commit|rollback|end)\s*;", re.IGNORECASE | re.MULTILINE
+    r"^\s*(?:begin|start\s+transaction|commit|rollback)\s*;", re.IGNORECASE | re.MULTILINE
 )
 
 
