@@ -1,0 +1,58 @@
+"""Reads what a person typed: priorities, times, channels, on and off."""
+
+from datetime import UTC, datetime, time
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.timeofday_pb2 import TimeOfDay
+from wedsync.broadcast.v1.common_pb2 import Channel, Priority
+
+from cli.exits import ExitCode, Failure
+
+
+def parse_priority(name: str) -> "Priority.ValueType":
+    """A priority by its word; the empty word leaves the choice to the type."""
+    if not name:
+        return Priority.PRIORITY_UNSPECIFIED
+    try:
+        return Priority.Value(f"PRIORITY_{name.upper()}")
+    except ValueError as error:
+        raise Failure("--priority must be critical, high, normal or low.", ExitCode.USAGE) from error
+
+
+def parse_channel(name: str) -> "Channel.ValueType":
+    """A channel by its word."""
+    try:
+        return Channel.Value(f"CHANNEL_{name.upper()}")
+    except ValueError as error:
+        raise Failure("A channel is realtime, in_app, email, sms or push.", ExitCode.USAGE) from error
+
+
+def parse_time(option: str, text: str) -> Timestamp | None:
+    """An ISO 8601 time, in the terminal's own zone when it names none; None for the empty text."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError as error:
+        raise Failure(
+            f"{option} must be an ISO 8601 time such as 2027-05-01T18:30.", ExitCode.USAGE
+        ) from error
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def parse_time_of_day(option: str, text: str) -> TimeOfDay:
+    """A wall-clock time such as 22:30."""
+    try:
+        moment = time.fromisoformat(text)
+    except ValueError as error:
+        raise Failure(f"{option} must be a time of day such as 22:30.", ExitCode.USAGE) from error
+    return TimeOfDay(hours=moment.hour, minutes=moment.minute)
+
+
+def parse_switch(option: str, text: str) -> bool:
+    """on or off."""
+    if text.lower() not in ("on", "off"):
+        raise Failure(f"{option} must be on or off.", ExitCode.USAGE)
+    return text.lower() == "on"

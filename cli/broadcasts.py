@@ -1,0 +1,283 @@
+"""Sends broadcasts, previews their audience, shows and watches what became of them, and cancels them."""
+
+from collections.abc import Awaitable
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+from rich.text import Text
+from wedsync.broadcast.v1.common_pb2 import Action, Channel, Targeting
+from wedsync.broadcast.v1.sender_pb2 import (
+    Broadcast,
+    BroadcastStats,
+    CancelBroadcastRequest,
+    CancelBroadcastResponse,
+    GetBroadcastRequest,
+    GetBroadcastResponse,
+    PreviewAudienceRequest,
+    PreviewAudienceResponse,
+    SendBroadcastRequest,
+    SendBroadcastResponse,
+    WatchBroadcastRequest,
+    WatchBroadcastResponse,
+)
+
+from cli import output
+from cli.arguments import parse_priority, parse_time
+from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.identities import resolve_id
+from cli.settings import Settings
+
+Type = Annotated[str, typer.Option("--type", help="Broadcast type, such as timeline.changed.")]
+Everyone = Annotated[bool, typer.Option("--everyone", help="All recipients.")]
+Users = Annotated[
+    list[str] | None, typer.Option("--user", help="A user id, or a name of the demo. Repeatable.")
+]
+Roles = Annotated[list[str] | None, typer.Option("--role", help="A role such as photographer. Repeatable.")]
+Tiers = Annotated[list[str] | None, typer.Option("--tier", help="A tier such as professional. Repeatable.")]
+Segments = Annotated[list[str] | None, typer.Option("--segment", help="A segment id. Repeatable.")]
+Teams = Annotated[list[str] | None, typer.Option("--team", help="Only this wedding's team. Repeatable.")]
+About = Annotated[str, typer.Option("--wedding", help="The wedding that it is about: an id, or wedding-1.")]
+PriorityName = Annotated[str, typer.Option("--priority", help="critical, high, normal or low.")]
+Expires = Annotated[str, typer.Option("--expires", help="ISO 8601 time after which it is void.")]
+BroadcastId = Annotated[str, typer.Argument(help="The broadcast's id.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the root."""
+    for command in (send, preview, show, watch, cancel):
+        app.command()(command)
+
+
+def send(
+    context: typer.Context,
+    broadcast_type: Type,
+    title: Annotated[str, typer.Option(help="1-200 characters.")],
+    message: Annotated[str, typer.Option(help="1-1000 characters.")],
+    everyone: Everyone = False,
+    user: Users = None,
+    role: Roles = None,
+    tier: Tiers = None,
+    segment: Segments = None,
+    team: Teams = None,
+    wedding: About = "",
+    priority: PriorityName = "",
+    action_label: Annotated[str, typer.Option(help="The text of its button.")] = "",
+    action_url: Annotated[str, typer.Option(help="Where the button leads.")] = "",
+    at: Annotated[str, typer.Option(help="ISO 8601 time to send it at; now when absent.")] = "",
+    expires: Expires = "",
+    request_id: Annotated[str, typer.Option(help="UUID that makes a retry safe; made up when absent.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
+    follow: Annotated[bool, typer.Option("--watch", help="Then watch it go out.")] = False,
+) -> None:
+    """Send a broadcast, now or later."""
+    settings = _settings(context)
+    request = SendBroadcastRequest(
+        request_id=request_id or str(uuid4()),
+        type=broadcast_type,
+        title=title,
+        message=message,
+        targeting=_targeting(everyone, user, role, tier, segment, team),
+        wedding_id=resolve_id(wedding) if wedding else "",
+        priority=parse_priority(priority),
+        action=Action(label=action_label, url=action_url) if action_label or action_url else None,
+        scheduled_for=parse_time("--at", at),
+        expires_at=parse_time("--expires", expires),
+        validate_only=dry_run,
+    )
+    answer = run(settings, lambda connection: _send(connection, request))
+    if settings.json:
+        output.print_json(answer)
+    else:
+        _print_sent(answer, dry_run)
+    if follow and not dry_run:
+        _watch(settings, answer.broadcast.broadcast_id)
+
+
+async def _send(connection: Connection, request: SendBroadcastRequest) -> SendBroadcastResponse:
+    return await connection.sender.SendBroadcast(
+        request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S, wait_for_ready=False
+    )
+
+
+def _print_sent(answer: SendBroadcastResponse, dry_run: bool) -> None:
+    people = f"{answer.targeted_users:,} {'person' if answer.targeted_users == 1 else 'people'}"
+    if dry_run:
+        output.console.print(f"Would be sent to {people}.")
+    else:
+        output.console.print(
+            f"[bold]{answer.broadcast.broadcast_id}[/bold]  {output.state(answer.broadcast.state)}, for {people}"
+        )
+    if answer.unknown_user_ids:
+        output.console.print(f"{answer.unknown_user_ids} of the user ids are unknown and were left out.")
+
+
+def preview(
+    context: typer.Context,
+    broadcast_type: Type,
+    everyone: Everyone = False,
+    user: Users = None,
+    role: Roles = None,
+    tier: Tiers = None,
+    segment: Segments = None,
+    team: Teams = None,
+    wedding: About = "",
+    priority: PriorityName = "",
+    expires: Expires = "",
+) -> None:
+    """Count who would get a broadcast now, on which channel, or why not. Nothing is sent."""
+    settings = _settings(context)
+    request = PreviewAudienceRequest(
+        targeting=_targeting(everyone, user, role, tier, segment, team),
+        type=broadcast_type,
+        priority=parse_priority(priority),
+        wedding_id=resolve_id(wedding) if wedding else "",
+        expires_at=parse_time("--expires", expires),
+    )
+
+    async def call(connection: Connection) -> PreviewAudienceResponse:
+        return await connection.sender.PreviewAudience(
+            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    output.print_json(answer) if settings.json else _print_preview(answer)
+
+
+def _print_preview(answer: PreviewAudienceResponse) -> None:
+    output.console.print(f"{answer.targeted:,} people are meant.")
+    output.ledger(answer.ledger)
+    output.table(
+        ("released from", "channel", "people"),
+        (
+            (output.moment(held.hour), output.word(Channel.Name(held.channel)), f"{held.count:,}")
+            for held in answer.held
+        ),
+    )
+    if answer.asleep_past_expiry:
+        output.console.print(f"{answer.asleep_past_expiry:,} would sleep past the expiry.")
+
+
+def show(context: typer.Context, broadcast_id: BroadcastId) -> None:
+    """Show a broadcast, its ledger and who has read it."""
+    settings = _settings(context)
+
+    async def call(connection: Connection) -> GetBroadcastResponse:
+        return await connection.sender.GetBroadcast(
+            GetBroadcastRequest(broadcast_id=broadcast_id),
+            metadata=connection.metadata(),
+            timeout=CALL_TIMEOUT_S,
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+        return
+    _print_broadcast(answer.broadcast)
+    _print_stats(answer.stats)
+
+
+def _print_broadcast(broadcast: Broadcast) -> None:
+    pairs: list[tuple[str, str | Text]] = [
+        ("id", broadcast.broadcast_id),
+        ("type", broadcast.type),
+        ("priority", output.priority(broadcast.priority)),
+        ("title", broadcast.title),
+        ("message", broadcast.message),
+        ("wedding", broadcast.wedding.couple_name),
+        ("state", output.state(broadcast.state)),
+        ("scheduled for", output.moment(broadcast.scheduled_for)),
+        ("sent at", output.moment(broadcast.sent_at)),
+        ("cancelled at", output.moment(broadcast.cancelled_at)),
+        ("error", broadcast.error),
+    ]
+    output.facts((name, value) for name, value in pairs if value)
+
+
+def _print_stats(stats: BroadcastStats) -> None:
+    people = stats.engagement
+    output.console.print(
+        f"\n{stats.targeted:,} targeted · {people.delivered:,} delivered · {people.read:,} read · "
+        f"{people.acknowledged:,} acknowledged"
+    )
+    output.ledger(stats.ledger)
+
+
+def watch(context: typer.Context, broadcast_id: BroadcastId) -> None:
+    """Watch a broadcast go out until it is final."""
+    _watch(_settings(context), broadcast_id)
+
+
+def _watch(settings: Settings, broadcast_id: str) -> None:
+    def follow(connection: Connection) -> Awaitable[None]:
+        return _follow(connection, broadcast_id)
+
+    run(settings, follow)
+
+
+async def _follow(connection: Connection, broadcast_id: str) -> None:
+    call = connection.sender.WatchBroadcast(
+        WatchBroadcastRequest(broadcast_id=broadcast_id), metadata=connection.metadata()
+    )
+    async for progress in call:
+        output.print_json(progress) if connection.json else _print_progress(progress)
+
+
+def _print_progress(progress: WatchBroadcastResponse) -> None:
+    stats = progress.stats
+    output.console.print(
+        f"{output.moment(progress.time)}  {output.state(progress.state):<12} "
+        f"{stats.engagement.delivered:>9,} of {stats.targeted:,} delivered, {stats.engagement.read:,} read, "
+        f"{progress.unacknowledged:,} not acknowledged, {progress.deliveries_per_second:,.0f}/s"
+    )
+
+
+def cancel(
+    context: typer.Context,
+    broadcast_id: BroadcastId,
+    reason: Annotated[str, typer.Option(help="For the record.")] = "",
+    retract: Annotated[
+        bool, typer.Option("--retract", help="Also take it out of the inboxes it has reached.")
+    ] = False,
+) -> None:
+    """Stop what has not gone out."""
+    settings = _settings(context)
+    request = CancelBroadcastRequest(
+        request_id=str(uuid4()), broadcast_id=broadcast_id, reason=reason, retract=retract
+    )
+
+    async def call(connection: Connection) -> CancelBroadcastResponse:
+        return await connection.sender.CancelBroadcast(
+            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+    else:
+        output.console.print(
+            f"Stopped for {answer.stopped:,} people; {answer.already_sent:,} had it already."
+        )
+
+
+def _settings(context: typer.Context) -> Settings:
+    settings: Settings = context.obj
+    return settings
+
+
+def _targeting(
+    everyone: bool,
+    user: list[str] | None,
+    role: list[str] | None,
+    tier: list[str] | None,
+    segment: list[str] | None,
+    team: list[str] | None,
+) -> Targeting:
+    return Targeting(
+        everyone=everyone,
+        user_ids=[resolve_id(name) for name in user or ()],
+        roles=role or (),
+        tiers=tier or (),
+        segment_ids=segment or (),
+        wedding_ids=[resolve_id(name) for name in team or ()],
+    )

@@ -1,0 +1,272 @@
+"""Reads a person's inbox, marks what they did, and shows it filling live."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import uuid4
+
+import grpc
+import typer
+from rich.text import Text
+from wedsync.broadcast.v1.common_pb2 import ReceiptAction
+from wedsync.broadcast.v1.inbox_pb2 import (
+    GetInboxItemRequest,
+    GetInboxItemResponse,
+    GetUnreadCountRequest,
+    GetUnreadCountResponse,
+    InboxEvent,
+    InboxItem,
+    ListInboxItemsRequest,
+    ListInboxItemsResponse,
+    MarkAllReadRequest,
+    MarkAllReadResponse,
+    RecordReceiptsRequest,
+    RecordReceiptsResponse,
+    WatchInboxRequest,
+)
+
+from cli import output
+from cli.arguments import parse_priority
+from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.exits import ExitCode, Failure, cursor_of
+from cli.identities import resolve_id
+from cli.settings import Settings
+
+RECONNECT_PAUSE_S = 1.0
+
+app = typer.Typer(help="A person's own inbox (choose whose with --as or --token).", no_args_is_help=True)
+Ids = Annotated[list[str], typer.Argument(help="Broadcast ids, up to 100.")]
+
+
+@app.command("list")
+def list_items(
+    context: typer.Context,
+    unread: Annotated[bool, typer.Option("--unread", help="Only what is unread.")] = False,
+    priority: Annotated[list[str] | None, typer.Option(help="Only this priority. Repeatable.")] = None,
+    broadcast_type: Annotated[
+        str, typer.Option("--type", help="A type, or a prefix such as 'wedding.'.")
+    ] = "",
+    search: Annotated[str, typer.Option(help="Words in the title or message.")] = "",
+    wedding: Annotated[str, typer.Option(help="Only about this wedding.")] = "",
+    dismissed: Annotated[bool, typer.Option("--dismissed", help="Dismissed items too.")] = False,
+    page_size: Annotated[int, typer.Option(help="1-100 items a page.")] = 50,
+    page_token: Annotated[str, typer.Option(help="next_page_token of the page before.")] = "",
+) -> None:
+    """List items, newest arrival first."""
+    settings: Settings = context.obj
+    request = ListInboxItemsRequest(
+        unread_only=unread,
+        priorities=[parse_priority(name) for name in priority or ()],
+        type=broadcast_type,
+        search=search,
+        wedding_id=resolve_id(wedding) if wedding else "",
+        include_dismissed=dismissed,
+        page_size=page_size,
+        page_token=page_token,
+    )
+
+    async def call(connection: Connection) -> ListInboxItemsResponse:
+        return await connection.inbox.ListInboxItems(
+            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+        return
+    print_items(list(answer.items))
+    output.console.print(f"{answer.unread_count} unread, {answer.total_count} in this list")
+    if answer.next_page_token:
+        output.console.print(f"More: --page-token {answer.next_page_token}", soft_wrap=True)
+
+
+@app.command()
+def show(context: typer.Context, broadcast_id: Annotated[str, typer.Argument()]) -> None:
+    """Show one item whole."""
+    settings: Settings = context.obj
+
+    async def call(connection: Connection) -> GetInboxItemResponse:
+        return await connection.inbox.GetInboxItem(
+            GetInboxItemRequest(broadcast_id=broadcast_id),
+            metadata=connection.metadata(),
+            timeout=CALL_TIMEOUT_S,
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+        return
+    item = answer.item
+    pairs: list[tuple[str, str | Text]] = [
+        ("id", item.broadcast_id),
+        ("title", item.title),
+        ("message", item.message),
+        ("action", f"{item.action.label}: {item.action.url}" if item.action.url else ""),
+        ("wedding", item.wedding.couple_name),
+        ("type", item.type),
+        ("priority", output.priority(item.priority)),
+        ("delivered", output.moment(item.delivered_at)),
+        ("read", output.moment(item.read_at)),
+        ("acknowledged", output.moment(item.acknowledged_at)),
+        ("dismissed", output.moment(item.dismissed_at)),
+    ]
+    output.facts((name, value) for name, value in pairs if value)
+
+
+@app.command()
+def count(context: typer.Context) -> None:
+    """Print how many items are unread."""
+    settings: Settings = context.obj
+
+    async def call(connection: Connection) -> GetUnreadCountResponse:
+        return await connection.inbox.GetUnreadCount(
+            GetUnreadCountRequest(), metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    output.print_json(answer) if settings.json else print(answer.unread_count)
+
+
+@app.command()
+def read(context: typer.Context, broadcast_ids: Ids) -> None:
+    """Mark items as read."""
+    _record(context.obj, broadcast_ids, ReceiptAction.RECEIPT_ACTION_READ)
+
+
+@app.command()
+def ack(context: typer.Context, broadcast_ids: Ids) -> None:
+    """Acknowledge items (which also reads them)."""
+    _record(context.obj, broadcast_ids, ReceiptAction.RECEIPT_ACTION_ACKNOWLEDGED)
+
+
+@app.command()
+def dismiss(context: typer.Context, broadcast_ids: Ids) -> None:
+    """Hide items from the list; critical ones must be acknowledged first."""
+    _record(context.obj, broadcast_ids, ReceiptAction.RECEIPT_ACTION_DISMISSED)
+
+
+@app.command()
+def restore(context: typer.Context, broadcast_ids: Ids) -> None:
+    """Bring dismissed items back."""
+    _record(context.obj, broadcast_ids, ReceiptAction.RECEIPT_ACTION_RESTORED)
+
+
+@app.command("read-all")
+def read_all(context: typer.Context) -> None:
+    """Mark everything that has arrived as read."""
+    settings: Settings = context.obj
+
+    async def call(connection: Connection) -> MarkAllReadResponse:
+        return await connection.inbox.MarkAllRead(
+            MarkAllReadRequest(request_id=str(uuid4())),
+            metadata=connection.metadata(),
+            timeout=CALL_TIMEOUT_S,
+        )
+
+    answer = run(settings, call)
+    output.print_json(answer) if settings.json else output.console.print(f"{answer.unread_count} unread")
+
+
+@app.command()
+def watch(
+    context: typer.Context,
+    cursor: Annotated[
+        str, typer.Option(help="Go on after this cursor instead of starting with a snapshot.")
+    ] = "",
+) -> None:
+    """Show the inbox as it changes; goes on by itself after an interruption."""
+    settings: Settings = context.obj
+    run(settings, lambda connection: _watch(connection, cursor))
+
+
+async def _watch(connection: Connection, cursor: str) -> None:
+    while True:
+        try:
+            async for event in inbox_events(connection, cursor):
+                cursor = event.cursor or cursor
+                output.print_json(event) if connection.json else print_event(event)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or not cursor:
+                raise
+            cursor = cursor_of(error) or cursor
+            output.errors.print("The stream was interrupted; going on where it stopped.", style="dim")
+        await asyncio.sleep(RECONNECT_PAUSE_S)
+
+
+async def inbox_events(
+    connection: Connection, cursor: str = "", token: str | None = None
+) -> AsyncIterator[InboxEvent]:
+    """The events of one stream until it ends."""
+    call = connection.inbox.WatchInbox(WatchInboxRequest(cursor=cursor), metadata=connection.metadata(token))
+    async for answer in call:
+        yield answer.event
+
+
+def print_event(event: InboxEvent) -> None:
+    """One event as a line, a snapshot as a table."""
+    kind = event.WhichOneof("change")
+    if kind == "snapshot":
+        print_items(list(event.snapshot.items))
+        output.console.print(
+            f"{event.snapshot.unread_count} unread; waiting for more (Ctrl-C ends)", style="dim"
+        )
+    elif kind in ("added", "alert"):
+        item = event.added.item if kind == "added" else event.alert.item
+        output.console.print(describe(item, "silent" if kind == "added" and event.added.silent else ""))
+    elif kind == "updated":
+        what = f"{len(event.updated.receipts)} items" if event.updated.receipts else "everything"
+        output.console.print(f"{what} marked on another device", style="dim")
+    elif kind == "retracted":
+        output.console.print(f"{len(event.retracted.broadcast_ids)} taken back", style="dim")
+    elif kind == "unread_count":
+        output.console.print(f"{event.unread_count.unread_count} unread", style="dim")
+
+
+def describe(item: InboxItem, note: str = "") -> Text:
+    """An item on one line."""
+    about = f" · {item.wedding.couple_name}" if item.wedding.couple_name else ""
+    return Text.assemble(
+        (output.moment(item.delivered_at), "dim"),
+        "  ",
+        output.priority(item.priority),
+        "  ",
+        (item.title, "bold"),
+        about,
+        f" ({note})" if note else "",
+    )
+
+
+def print_items(items: list[InboxItem]) -> None:
+    """Items as a table; unread ones are marked."""
+    output.table(
+        ("", "id", "arrived", "priority", "type", "title", "wedding"),
+        (
+            (
+                "✓" if item.acknowledged_at.ByteSize() else "" if item.read_at.ByteSize() else "●",
+                item.broadcast_id,
+                output.moment(item.delivered_at),
+                output.priority(item.priority),
+                item.type,
+                item.title,
+                item.wedding.couple_name,
+            )
+            for item in items
+        ),
+    )
+
+
+def _record(settings: Settings, broadcast_ids: list[str], action: "ReceiptAction.ValueType") -> None:
+    request = RecordReceiptsRequest(request_id=str(uuid4()), broadcast_ids=broadcast_ids, action=action)
+
+    async def call(connection: Connection) -> RecordReceiptsResponse:
+        return await connection.inbox.RecordReceipts(
+            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+    else:
+        output.console.print(f"{len(answer.receipts)} recorded, {answer.unread_count} unread")
+    if answer.unknown_broadcast_ids:
+        raise Failure(f"Not in this inbox: {', '.join(answer.unknown_broadcast_ids)}", ExitCode.NOT_FOUND)

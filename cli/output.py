@@ -1,0 +1,115 @@
+"""Prints answers: tables and sentences for people, one JSON object a line for scripts."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from wedsync.broadcast.v1.common_pb2 import (
+    BroadcastState,
+    Channel,
+    DeliveryState,
+    LedgerEntry,
+    Priority,
+    SuppressionReason,
+)
+
+from cli.exits import Failure
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+_PRIORITY_STYLES = {"critical": "bold red", "high": "yellow", "normal": "", "low": "dim"}
+
+
+def print_json(message: Message) -> None:
+    """One answer as one line of JSON with the contract's field names."""
+    fields = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    print(json.dumps(fields, ensure_ascii=False), flush=True)
+
+
+def print_failure(failure: Failure, as_json: bool) -> None:
+    """A refused command on standard error: the sentence, then each broken field with its rule."""
+    if as_json:
+        fields = [{"field": field, "description": rule} for field, rule in failure.fields]
+        errors.print_json(data={"error": failure.message, "exit_code": int(failure.code), "fields": fields})
+        return
+    errors.print(Text(failure.message, style="red"))
+    for field, rule in failure.fields:
+        errors.print(Text.assemble("  ", (field or "request", "bold"), ": ", rule))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Rows under headings; nothing when there are none."""
+    grid = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    if grid.row_count:
+        console.print(grid)
+
+
+def facts(pairs: Iterable[tuple[str, str | Text]]) -> None:
+    """Names and values, a line each."""
+    grid = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        grid.add_row(Text(name, style="bold"), value)
+    console.print(grid)
+
+
+def ledger(entries: Iterable[LedgerEntry]) -> None:
+    """A broadcast's ledger by channel."""
+    rows = sorted(entries, key=lambda entry: (entry.channel, entry.state, entry.reason))
+    table(
+        ("channel", "state", "people", "why"),
+        (
+            (
+                word(Channel.Name(entry.channel)),
+                word(DeliveryState.Name(entry.state)),
+                f"{entry.count:,}",
+                word(SuppressionReason.Name(entry.reason)) if entry.reason else "",
+            )
+            for entry in rows
+        ),
+    )
+
+
+def priority(value: "Priority.ValueType") -> Text:
+    """A priority in its colour."""
+    name = word(Priority.Name(value))
+    return Text(name, style=_PRIORITY_STYLES.get(name, ""))
+
+
+def state(value: "BroadcastState.ValueType") -> str:
+    """A broadcast's state in lower case."""
+    return word(BroadcastState.Name(value))
+
+
+def word(enum_name: str) -> str:
+    """The last part of an enum's name in lower case: CHANNEL_IN_APP becomes in_app."""
+    for prefix in (
+        "BROADCAST_STATE_",
+        "DELIVERY_STATE_",
+        "SUPPRESSION_REASON_",
+        "CHANNEL_",
+        "PRIORITY_",
+        "CATEGORY_",
+    ):
+        if enum_name.startswith(prefix):
+            return enum_name.removeprefix(prefix).lower()
+    return enum_name.lower()
+
+
+def moment(value: Timestamp) -> str:
+    """A time in the terminal's own zone, to the second; empty when it is not set."""
+    if not value.ByteSize():
+        return ""
+    return value.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,41 @@
+"""What a person may type, and what is said when they mistype."""
+
+import pytest
+from wedsync.broadcast.v1.common_pb2 import Channel, Priority
+
+from cli.arguments import parse_channel, parse_priority, parse_switch, parse_time, parse_time_of_day
+from cli.exits import ExitCode, Failure
+
+
+def test_words_become_values() -> None:
+    """Each parser reads the word that the tables print."""
+    assert parse_priority("critical") == Priority.PRIORITY_CRITICAL
+    assert parse_priority("") == Priority.PRIORITY_UNSPECIFIED
+    assert parse_channel("in_app") == Channel.CHANNEL_IN_APP
+    assert parse_switch("--business", "ON")
+    assert (parse_time_of_day("--quiet", "22:30").hours, parse_time_of_day("--quiet", "22:30").minutes) == (
+        22,
+        30,
+    )
+
+
+def test_a_time_keeps_its_offset() -> None:
+    """An offset in the text wins over the terminal's zone."""
+    moment = parse_time("--at", "2027-05-01T18:30+02:00")
+    assert moment is not None
+    assert moment.ToJsonString() == "2027-05-01T16:30:00Z"
+
+
+@pytest.mark.parametrize("wrong", ["urgent", "CRIT", "1"])
+def test_an_unknown_priority_is_a_usage_error(wrong: str) -> None:
+    """The message lists the words."""
+    with pytest.raises(Failure) as refused:
+        parse_priority(wrong)
+    assert ExitCode.USAGE is refused.value.code
+
+
+@pytest.mark.parametrize("wrong", ["25:00", "noon", "22:5", ""])
+def test_a_time_of_day_is_checked(wrong: str) -> None:
+    """Only ISO 8601 times of day are read."""
+    with pytest.raises(Failure):
+        parse_time_of_day("--quiet", wrong)
