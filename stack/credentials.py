@@ -41,8 +41,8 @@ def _read(path: Path) -> dict[str, str]:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise StackError(
-            f"{path} is damaged.", "Run `make reset` to start with new data and secrets."
-        ) from error
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise StackError(f"{path} is damaged.", "Run `make reset` to start with new data and secrets.")
     return {str(name): str(value) for name, value in values.items()}

@@ -83,8 +83,14 @@ class RunningProgram:
         if self.exit_code() is None:
             self._process.send_signal(self.program.stop_signal)
 
+    def force_to_stop(self) -> None:
+        """End the program and everything in its group; returns at once."""
+        if self._exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def kill(self) -> None:
-        """End the program and everything in its group now."""
+        """End the program and everything in its group, and take its exit code."""
         self._bury()
 
     def stop(self) -> None:
@@ -112,9 +118,8 @@ class RunningProgram:
 
     def _bury(self) -> int:
         """Take the exit code, after killing the group: until then its number cannot belong to anybody else."""
+        self.force_to_stop()
         if self._exit_code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
             self._exit_code = self._process.wait()
             os.close(self._pidfd)
         return self._exit_code

@@ -13,8 +13,8 @@ from stack.postgres import PostgresServer
 from stack.processes import Server
 from stack.valkey import ValkeyServer
 
-OWN_STACK = "WEDSYNC_STACK"
-"""Set by a stack's own `env` file, whose URLs name servers that end with that stack, not ones to use instead."""
+OWN_URLS = "STACK_OWN_URLS"
+"""Set by a stack's `env` file: the variables in it that name servers which that stack runs, and which end with it."""
 
 _Access = TypeVar("_Access")
 
@@ -72,6 +72,6 @@ def valkey(place: Place) -> Source[str]:
 
 
 def _given(variable: str) -> str | None:
-    if OWN_STACK in os.environ:
+    if variable in os.environ.get(OWN_URLS, "").split():
         return None
     return os.environ.get(variable) or None

@@ -1,0 +1,85 @@
+"""The user that Postgres runs as, and the folders in its way."""
+
+import os
+import pwd
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stack.errors import FolderClosedError, StackError
+from stack.identity import Identity, unprivileged
+
+STRANGER = Identity("stranger", uid=64_321, gid=64_321)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may pass through; pytest's own are closed."""
+    with tempfile.TemporaryDirectory(prefix="wedsync-tests-") as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o711)
+        yield folder
+
+
+def test_an_open_path_is_accepted(open_folder: Path) -> None:
+    """Folders that everybody may pass through are no obstacle; what lies at the end need not be there yet."""
+    STRANGER.require_path(open_folder / "data")
+
+
+def test_a_closed_folder_is_named_with_the_command_that_opens_it(open_folder: Path) -> None:
+    """The first folder on the way that the user cannot enter is the one to tell about."""
+    closed = open_folder / "home"
+    (closed / "checkout").mkdir(parents=True)
+    closed.chmod(0o700)
+    with pytest.raises(FolderClosedError, match="cannot enter") as caught:
+        STRANGER.require_path(closed / "checkout" / "data")
+    assert f"chmod o+x {closed}`" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("identity", "mode", "may"),
+    [
+        (Identity("me", os.getuid(), 64_321), 0o100, True),
+        (Identity("me", os.getuid(), 64_321), 0o077, False),
+        (Identity("group", 64_321, os.getgid()), 0o710, True),
+        (Identity("group", 64_321, os.getgid()), 0o701, False),
+        (STRANGER, 0o701, True),
+        (STRANGER, 0o770, False),
+    ],
+)
+def test_permissions_are_read_as_the_kernel_reads_them(
+    tmp_path: Path, identity: Identity, mode: int, may: bool
+) -> None:
+    """Owner, group and others: the first that matches decides alone."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.chown(folder, os.getuid(), os.getgid())
+    folder.chmod(mode)
+    assert may == identity.can_enter(folder)
+
+
+def test_an_ordinary_user_stays_who_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root has to become somebody else."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert unprivileged() is None
+
+
+def test_root_becomes_an_existing_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No user is made for the stack; `nobody` is there already."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delenv("STACK_POSTGRES_USER", raising=False)
+    identity = unprivileged()
+    assert identity is not None
+    assert pwd.getpwnam("nobody").pw_uid == identity.uid
+
+
+@pytest.mark.parametrize("name", ["no-such-user", "root"])
+def test_a_user_who_cannot_serve_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Neither somebody who does not exist nor root itself."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("STACK_POSTGRES_USER", name)
+    with pytest.raises(StackError, match=f"no ordinary user `{name}`") as caught:
+        unprivileged()
+    assert "STACK_POSTGRES_USER" in caught.value.remedy
