@@ -1,0 +1,1 @@
+"""The service that takes broadcasts, keeps their state and answers for them."""
