@@ -45,6 +45,9 @@ async def provision(
             tls=tls,
             name="provisioner",
             inbox_prefix=subjects.inbox_prefix(user) if user else "_INBOX",
+            # Without these two the client would try for two minutes before it says so.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0.2,
             allow_reconnect=False,
             error_cb=_ignore,
         )
