@@ -1,0 +1,1 @@
+"""Mechanism that every service is built from; it knows no service."""
