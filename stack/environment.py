@@ -6,7 +6,9 @@ from pathlib import Path
 
 from stack.credentials import write_private
 from stack.errors import StackError
-from stack.servers import OWN_URLS
+
+OWN_URLS = "STACK_OWN_URLS"
+"""Set by the file itself: the variables in it that name servers which that stack runs, and which end with it."""
 
 
 def write_environment(path: Path, variables: Mapping[str, str], own_urls: Sequence[str]) -> None:

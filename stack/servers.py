@@ -7,14 +7,12 @@ from typing import Generic, TypeVar
 
 from stack import permissions
 from stack.credentials import Secrets
+from stack.environment import OWN_URLS
 from stack.nats import NatsAccess, NatsServer
 from stack.ports import Ports
 from stack.postgres import PostgresServer
 from stack.processes import Server
 from stack.valkey import ValkeyServer
-
-OWN_URLS = "STACK_OWN_URLS"
-"""Set by a stack's `env` file: the variables in it that name servers which that stack runs, and which end with it."""
 
 _Access = TypeVar("_Access")
 

@@ -1,6 +1,7 @@
 """Whether code asks pyproject.toml for what it imports, so that an image has it and not only this environment."""
 
 import ast
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -60,3 +61,38 @@ def test_a_folder_imports_only_what_the_project_asks_for(room: str, extras: tupl
     ]
     asked_for = {canonicalize_name(Requirement(line).name) for line in lines}
     assert {name: where for name, where in imported(room).items() if name not in asked_for} == {}
+
+
+IN_AN_IMAGE = """
+import importlib, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+for name in {modules!r}:
+    importlib.import_module(name)
+"""
+
+
+def test_what_an_image_runs_starts_without_the_workshop() -> None:
+    """Services, the one-shot, the probe and the command line find everything in the runtime packages."""
+    locked = {
+        line.partition("==")[0]
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if "==" in line
+    }
+    absent = {
+        top
+        for top, providers in packages_distributions().items()
+        if not {canonicalize_name(provider) for provider in providers} & locked
+    }
+    services = [f"services.{path.parent.name}.main" for path in (ROOT / "services").glob("*/main.py")]
+    modules = [*services, "deploy.provision", "shared.health_probe", "cli.main"]
+    program = IN_AN_IMAGE.format(absent=absent - OUR_OWN, modules=modules)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

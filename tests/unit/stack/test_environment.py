@@ -6,10 +6,10 @@ import pytest
 
 from stack import servers
 from stack.credentials import Secrets
-from stack.environment import read_environment, write_environment
+from stack.environment import OWN_URLS, read_environment, write_environment
 from stack.errors import StackError
 from stack.ports import Ports
-from stack.servers import OWN_URLS, Place
+from stack.servers import Place
 
 _THEIRS = "postgresql://admin:secret@db.example/suite"
 
