@@ -16,6 +16,10 @@ from stack.ports import LOOPBACK
 from stack.processes import Program, RunningProgram, spawn
 
 _PROBE_TIMEOUT_S = 1.0
+_STORE_BYTES = (
+    2 * 1024**3
+)  # what the streams may take together; left to itself the server goes by the free disk
+_MEMORY_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,11 @@ class NatsServer:
                 "server_name": "wedsync-stack",
                 "max_payload": 1024 * 1024,
                 "lame_duck_grace_period": "1s",
-                "jetstream": {"store_dir": str(self._folder / "store"), "max_memory_store": 64 * 1024 * 1024},
+                "jetstream": {
+                    "store_dir": str(self._folder / "store"),
+                    "max_file_store": _STORE_BYTES,
+                    "max_memory_store": _MEMORY_BYTES,
+                },
                 "authorization": {"users": [_user_entry(user) for user in self._users]},
             },
             indent=2,

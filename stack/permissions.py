@@ -1,56 +1,69 @@
 """Who may say and hear what on NATS: one user a service, each with its allow-list, and the provisioner."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
+from shared import subjects
+from shared.streams import (
+    DISPATCHER_DUE,
+    DISPATCHER_REPORT,
+    INBOX_DELIVERY,
+    INBOX_DIRECTORY,
+    SENDER_STATE,
+    Consumer,
+)
 from stack.nats import NatsUser
 
-PROVISIONER = "provisioner"
-SERVICES = ("sender", "preferences", "dispatcher", "inbox")
+PROVISIONER: Final = "provisioner"
+SERVICES: Final = ("sender", "preferences", "dispatcher", "inbox")
 
-_SENDS: dict[str, tuple[str, ...]] = {
-    "sender": ("broadcast.due.*",),
-    "preferences": ("directory.changed",),
-    "dispatcher": ("delivery.inbox.*", "delivery.external.>", "broadcast.state.*"),
-    "inbox": ("delivery.report", "live.inbox"),
+_SENDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "sender": (subjects.broadcast_due("*"),),
+    "preferences": (subjects.DIRECTORY_CHANGED,),
+    "dispatcher": (
+        subjects.delivery_inbox("*"),
+        subjects.delivery_external("*", "*"),
+        subjects.broadcast_state("*"),
+    ),
+    "inbox": (subjects.DELIVERY_REPORT, subjects.LIVE_INBOX),
 }
-_HEARS: dict[str, tuple[str, ...]] = {"inbox": ("live.inbox",)}
-_PULLS: dict[str, tuple[str, ...]] = {
-    "sender": ("BROADCAST_STATE",),
+_HEARS: Final[Mapping[str, tuple[str, ...]]] = {
+    "sender": (),
     "preferences": (),
-    "dispatcher": ("BROADCAST_DUE", "DELIVERY_REPORT"),
-    "inbox": ("DELIVERY_INBOX", "DIRECTORY"),
+    "dispatcher": (),
+    "inbox": (subjects.LIVE_INBOX,),
+}
+_WORKS_ON: Final[Mapping[str, tuple[Consumer, ...]]] = {
+    "sender": (SENDER_STATE,),
+    "preferences": (),
+    "dispatcher": (*DISPATCHER_DUE.values(), DISPATCHER_REPORT),
+    "inbox": (*INBOX_DELIVERY.values(), INBOX_DIRECTORY),
 }
 
 
 def users(password: Callable[[str], str]) -> list[NatsUser]:
-    """Every NATS login of the stack; `password` answers for a name such as `nats_sender`."""
+    """Every NATS login of the suite; `password` answers for a name such as `nats_sender`."""
     provisioner = NatsUser(
-        PROVISIONER,
-        password(f"nats_{PROVISIONER}"),
+        name=PROVISIONER,
+        password=password(f"nats_{PROVISIONER}"),
         publish=("$JS.API.>",),
-        subscribe=(f"_INBOX_{PROVISIONER}.>",),
+        subscribe=(f"{subjects.inbox_prefix(PROVISIONER)}.>",),
     )
     return [provisioner, *(_service_user(service, password(f"nats_{service}")) for service in SERVICES)]
 
 
-def inbox_prefix(user: str) -> str:
-    """The reply subjects of a user, apart from everybody else's."""
-    return f"_INBOX_{user}"
-
-
 def _service_user(service: str, password: str) -> NatsUser:
-    pulls = tuple(
+    pulls = (
         subject
-        for stream in _PULLS[service]
+        for consumer in _WORKS_ON[service]
         for subject in (
-            f"$JS.API.CONSUMER.INFO.{stream}.*",
-            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
-            f"$JS.ACK.{stream}.>",
+            subjects.next_request(consumer.stream, consumer.name),
+            subjects.acknowledgements(consumer.stream, consumer.name),
         )
     )
     return NatsUser(
         name=service,
         password=password,
         publish=(*_SENDS[service], *pulls),
-        subscribe=(*_HEARS.get(service, ()), f"{inbox_prefix(service)}.>"),
+        subscribe=(*_HEARS[service], f"{subjects.inbox_prefix(service)}.>"),
     )

@@ -1,4 +1,4 @@
-"""Makes the suite's place in a database: each service's roles, schema and migrations, again and again without harm."""
+"""Makes the suite's place on its servers, again and again without harm: roles, schemas, tables, streams, consumers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,10 +10,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
+from shared.errors import DependencyUnavailable
 from shared.migrations import MigrationError, migrate
+from shared.provisioning import ProvisioningError, provision
 from shared.queries import load
 from stack.errors import StackError
-from stack.permissions import SERVICES
+from stack.nats import NatsAccess
+from stack.permissions import PROVISIONER, SERVICES
 from stack.state import CHECKOUT
 
 LOGINS: Final = ("api", "worker")
@@ -71,6 +74,20 @@ async def migrate_services(admin_url: str, services: Sequence[str] = SERVICES) -
                     "Put the file right; `make reset` starts from nothing if the data may go.",
                 ) from error
     return applied
+
+
+async def provision_streams(access: NatsAccess) -> list[str]:
+    """Make the streams and consumers that are missing, and change what differs; answers what was done."""
+    try:
+        if PROVISIONER in access.passwords:
+            return await provision(access.url, user=PROVISIONER, password=access.passwords[PROVISIONER])
+        return await provision(access.url)
+    except (DependencyUnavailable, ProvisioningError) as error:
+        place = urlsplit(access.url)
+        raise StackError(
+            f"NATS at {place.hostname}:{place.port} does not take the streams: {error}",
+            "Check NATS_URL if you have set it: its user needs $JS.API.>; otherwise look into nats.log.",
+        ) from error
 
 
 async def _make_place(connection: asyncpg.Connection, service: str, password: Callable[[str], str]) -> None:

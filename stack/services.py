@@ -43,6 +43,10 @@ class ServiceProcess:
     niceness: int = 0
     module: str = "services.{service}.main"
 
+    def choose_ports(self, ports: Ports) -> tuple[int, int]:
+        """The ports that it serves on and shows its figures on. Raises PortInUseError for a fixed one that is taken."""
+        return ports.choose(self.port), ports.choose(f"{self.name}-metrics")
+
 
 def groups(inbox_processes: int) -> Sequence[Sequence[ServiceProcess]]:
     """The table, in the order of start: each group stops after those below it.
@@ -88,6 +92,7 @@ class Surroundings:
     def environment(self, process: ServiceProcess) -> dict[str, str]:
         """Every variable that a process is started with."""
         name = process.service.upper()
+        port, metrics_port = process.choose_ports(self.ports)
         return {
             **_passed_on(),
             **self.addresses(),
@@ -98,8 +103,8 @@ class Surroundings:
             "AUTH_ISSUER": ISSUER,
             "AUTH_AUDIENCE": AUDIENCE,
             f"{name}_SERVICE_TOKEN_FILE": str(self.tokens / f"{process.service}.jwt"),
-            f"{name}_LISTEN": f"{LOOPBACK}:{self.ports.choose(process.port)}",
-            f"{name}_METRICS_LISTEN": f"{LOOPBACK}:{self.ports.choose(f'{process.name}-metrics')}",
+            f"{name}_LISTEN": f"{LOOPBACK}:{port}",
+            f"{name}_METRICS_LISTEN": f"{LOOPBACK}:{metrics_port}",
             # Nobody but this machine calls, so there is nobody to wait for when it ends.
             f"{name}_DRAIN_PAUSE_S": "0.1",
             f"{name}_DRAIN_FINISH_S": "3",

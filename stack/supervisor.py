@@ -1,6 +1,8 @@
 """Keeps processes running: starts them, restarts what ends by itself, gives up on what cannot stay, stops in order."""
 
 import asyncio
+import contextlib
+import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ class Supervisor:
         after_restart: Callable[[Server], Awaitable[None]],
         policy: RestartPolicy | None = None,
     ) -> None:
-        """`on_restart` hears name, exit code and pause before a restart; `after_restart` runs once it is started."""
+        """`on_restart` hears name, exit code and pause before a restart; `after_restart` runs when it is ready."""
         self._on_restart = on_restart
         self._after_restart = after_restart
         self._policy = policy or RestartPolicy()
@@ -76,10 +78,10 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Stop every group, the last started first: ask, wait, kill."""
-        keepers = [each.task for each in self._all() if each.task is not None]
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        tasks = [task for each in self._all() for task in (each.task, each.follow_up) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         while self._groups:
             group = self._groups[-1]
             await asyncio.gather(*(_stop(each.running) for each in group))
@@ -97,13 +99,22 @@ class Supervisor:
             code = await kept.running.exited()
             if code == BAD_SETTINGS:
                 raise kept.running.failure("cannot work with its settings")
-            fast_crashes = fast_crashes + 1 if time.monotonic() - started < self._policy.fast_s else 1
+            if time.monotonic() - started > self._policy.fast_s or kept.was_shot(code):
+                fast_crashes = 0
+            fast_crashes += 1
             if fast_crashes >= self._policy.limit:
                 raise kept.running.failure(f"ended with code {code}, {fast_crashes} times in a row")
             pause_s = self._policy.pause_s(fast_crashes)
             self._on_restart(kept.server.name, code, pause_s)
             await asyncio.sleep(pause_s)
-            kept.running = kept.server.spawn()
+            kept.running, kept.was_ready = kept.server.spawn(), False
+            if kept.follow_up is not None:
+                kept.follow_up.cancel()
+            kept.follow_up = asyncio.create_task(self._follow_up(kept), name=f"follow-{kept.server.name}")
+
+    async def _follow_up(self, kept: "_Kept") -> None:
+        with contextlib.suppress(TimeoutError):
+            await self._until_ready(kept)
             await self._after_restart(kept.server)
 
     async def _all_ready(self, kept: Iterable["_Kept"]) -> None:
@@ -111,11 +122,15 @@ class Supervisor:
 
     async def _ready(self, kept: "_Kept") -> None:
         try:
-            async with asyncio.timeout(self._policy.ready_timeout_s):
-                while not await asyncio.to_thread(kept.server.is_ready):
-                    await asyncio.sleep(_READY_POLL_S)
+            await self._until_ready(kept)
         except TimeoutError:
             raise kept.running.failure(f"was not ready after {self._policy.ready_timeout_s:g} s") from None
+
+    async def _until_ready(self, kept: "_Kept") -> None:
+        async with asyncio.timeout(self._policy.ready_timeout_s):
+            while not await asyncio.to_thread(kept.server.is_ready):
+                await asyncio.sleep(_READY_POLL_S)
+        kept.was_ready = True
 
     def _all(self) -> list["_Kept"]:
         return [each for group in self._groups for each in group]
@@ -123,11 +138,17 @@ class Supervisor:
 
 @dataclass(slots=True)
 class _Kept:
-    """A process with the task that keeps it running."""
+    """A process, the task that keeps it running, and the one that does what must follow its last restart."""
 
     server: Server
     running: RunningProgram
+    was_ready: bool = False
     task: asyncio.Task[None] | None = None
+    follow_up: asyncio.Task[None] | None = None
+
+    def was_shot(self, code: int) -> bool:
+        """Whether somebody else ended a process that was well: no sign that it cannot stay."""
+        return self.was_ready and code == -signal.SIGKILL
 
 
 async def _stop(running: RunningProgram) -> None:

@@ -84,6 +84,18 @@ async def test_what_ends_by_itself_is_started_again(observed: Observed, tmp_path
     assert observed.after == ["server"]
 
 
+async def test_being_shot_is_no_reason_to_give_up(observed: Observed, tmp_path: Path) -> None:
+    """A process that was well each time comes back however often somebody kills it."""
+    server = Standin("target", _WAIT, tmp_path)
+    observed.supervisor.keep([server])
+    await observed.supervisor.until_ready([server])
+    for _ in range(_POLICY.limit + 1):
+        observed.after.clear()
+        server.starts[-1].force_to_stop()
+        await _until(lambda: observed.after)
+    assert _POLICY.limit + 2 == len(server.starts)
+
+
 async def test_what_cannot_stay_is_given_up_with_the_end_of_its_log(
     observed: Observed, tmp_path: Path
 ) -> None:
