@@ -11,6 +11,7 @@ class Relay:
     def __init__(self, target: str) -> None:
         self._parts = urlsplit(target)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._port = 0
 
@@ -48,8 +49,14 @@ class Relay:
         """End it."""
         await self.cut()
 
+    def say_to_clients(self, words: bytes) -> None:
+        """Put words into the server's mouth."""
+        for writer in self._clients:
+            writer.write(words)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self._clients.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(self._parts.hostname, self._parts.port)
         except OSError:
@@ -64,4 +71,5 @@ class Relay:
                 writer.write(data)
                 await writer.drain()
         self._writers.discard(writer)
+        self._clients.discard(writer)
         writer.transport.abort()
