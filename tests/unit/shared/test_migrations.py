@@ -17,6 +17,13 @@ def test_files_are_read_in_order(tmp_path: Path) -> None:
     ]
 
 
+def test_the_bodies_of_functions_may_begin_and_end(tmp_path: Path) -> None:
+    """`BEGIN ATOMIC … END;` and plpgsql's `BEGIN … END;` are no transactions."""
+    body = "-- Why.\nCREATE FUNCTION f() RETURNS int LANGUAGE sql\nBEGIN ATOMIC\n    SELECT 1;\nEND;\n"
+    (tmp_path / "0001_a.sql").write_text(body, encoding="utf-8")
+    assert [each.sql for each in read(tmp_path)] == [body]
+
+
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
