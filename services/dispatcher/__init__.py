@@ -1,0 +1,1 @@
+"""The dispatcher: turns a due broadcast into deliveries, and answers for each of them."""

@@ -1,0 +1,177 @@
+"""Owns how an audience whose outcomes are decided becomes chunks, at first and when some of it is decided again."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from services.dispatcher.domain import (
+    CHANNELS_OF,
+    Channel,
+    ChunkState,
+    Decided,
+    DeliveryState,
+    Draft,
+    Kind,
+    Reason,
+)
+from shared.audience import BLOCK_SIZE, Audience
+
+_SECOND: Final = timedelta(seconds=1)
+_GOLDEN_RATIO: Final = 2_654_435_769  # 2**32 divided by it
+
+
+class BrokenSnapshot(ValueError):
+    """An answer about an audience contradicts itself: on some channel not everyone has exactly one outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of an audience that gets the same on one channel: `outcome` is pending (now), held or suppressed."""
+
+    channel: Channel
+    outcome: DeliveryState
+    members: Audience
+    reason: Reason | None = None
+    release_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A whole audience of `targeted` people, decided on every channel."""
+
+    slices: tuple[Slice, ...]
+    targeted: int
+    decided: Decided
+
+
+@dataclass(frozen=True, slots=True)
+class Redecision:
+    """A chunk after its members were decided again: those who stay as they are, and chunks for everyone else."""
+
+    kept: Audience
+    moved: tuple[Draft, ...]
+
+
+def verify(snapshot: Snapshot) -> None:
+    """Raise BrokenSnapshot unless on each channel everyone of the same audience is in exactly one slice."""
+    slices, targeted = snapshot.slices, snapshot.targeted
+    audiences = []
+    for channel in Channel:
+        parts = [part.members for part in slices if part.channel is channel]
+        audience = Audience.union_of(parts)
+        if len(audience) != targeted or sum(map(len, parts)) != targeted:
+            raise BrokenSnapshot(f"on {channel} not everyone of {targeted} has exactly one outcome")
+        audiences.append(audience)
+    if any(audience != audiences[0] for audience in audiences):
+        raise BrokenSnapshot("the channels speak of different people")
+    alerted, in_inbox = (_now(slices, channel) for channel in (Channel.REALTIME, Channel.IN_APP))
+    if not alerted.issubset(in_inbox):
+        raise BrokenSnapshot("someone would be alerted of what is not in their inbox")
+
+
+def partition(slices: Sequence[Slice], release_per_second: int) -> Iterator[Draft]:
+    """The chunks of a decided audience: loud items first, then silent ones, then what is held, then what is suppressed.
+
+    Yields as it goes, so that a caller with a million members can let others have their turn in between.
+    """
+    alerted, in_inbox = _now(slices, Channel.REALTIME), _now(slices, Channel.IN_APP)
+    for kind, members in (
+        (Kind.ITEM, alerted & in_inbox),
+        (Kind.SILENT_ITEM, in_inbox - alerted),
+        (Kind.ALERT, alerted - in_inbox),
+    ):
+        for part in members.chunks():
+            yield Draft(kind, ChunkState.PENDING, part)
+    for release_at, members in _held(slices).items():
+        yield from _spread(members, release_at, release_per_second)
+    for (channel, reason), members in _suppressed(slices).items():
+        yield Draft(Kind.NONE, ChunkState.SUPPRESSED, members, channel=channel, reason=reason)
+
+
+def redecide(kind: Kind, members: Audience, slices: Sequence[Slice], release_per_second: int) -> Redecision:
+    """What a chunk becomes when `slices` say anew what some of its members get; who is in none of them stays."""
+    channels = CHANNELS_OF[kind]
+    ours = [replace(part, members=part.members & members) for part in slices if part.channel in channels]
+    changed = Audience.union_of(part.members for part in ours)
+    for channel in channels:
+        # Told about on one channel only: on the other, what was decided before still holds.
+        unsaid = changed - Audience.union_of(part.members for part in ours if part.channel is channel)
+        ours.append(Slice(channel, DeliveryState.PENDING, unsaid))
+    kept, moved = members - changed, []
+    for draft in partition(ours, release_per_second):
+        if draft.kind is kind and draft.state is ChunkState.PENDING:
+            kept |= draft.members
+        else:
+            moved.append(draft)
+    return Redecision(kept, tuple(moved))
+
+
+def spare_readers(slices: Sequence[Slice], members: Audience, readers: Audience) -> list[Slice]:
+    """The same decisions about alerts for `members`, but nobody is alerted of what they have read."""
+    alerts = [part for part in slices if part.channel is Channel.REALTIME]
+    told_before = members - Audience.union_of(part.members for part in alerts)
+    spared = []
+    for part in (*alerts, Slice(Channel.REALTIME, DeliveryState.PENDING, told_before)):
+        if part.outcome is DeliveryState.PENDING:
+            read = part.members & readers
+            spared.append(Slice(part.channel, DeliveryState.SUPPRESSED, read, reason=Reason.ALREADY_READ))
+            part = replace(part, members=part.members - read)
+        spared.append(part)
+    return spared
+
+
+def _now(slices: Iterable[Slice], channel: Channel) -> Audience:
+    """Who is to be reached on a channel at once."""
+    return Audience.union_of(
+        part.members for part in slices if part.channel is channel and part.outcome is DeliveryState.PENDING
+    )
+
+
+def _held(slices: Iterable[Slice]) -> dict[datetime, Audience]:
+    """Who waits for the end of their quiet hours, by that end. Only alerts wait: an item alone makes no sound."""
+    held: dict[datetime, Audience] = defaultdict(Audience)
+    for part in slices:
+        if part.outcome is DeliveryState.HELD and part.members:
+            if part.channel is not Channel.REALTIME or part.release_at is None:
+                raise BrokenSnapshot("only an alert can be held, and until a known time")
+            held[part.release_at] |= part.members
+    return dict(sorted(held.items()))
+
+
+def _suppressed(slices: Iterable[Slice]) -> dict[tuple[Channel, Reason], Audience]:
+    """Who gets nothing, by channel and reason."""
+    suppressed: dict[tuple[Channel, Reason], Audience] = defaultdict(Audience)
+    for part in slices:
+        if part.outcome is DeliveryState.SUPPRESSED and part.members:
+            if part.reason is None:
+                raise BrokenSnapshot("whoever gets nothing has a reason")
+            suppressed[part.channel, part.reason] |= part.members
+    return suppressed
+
+
+def _spread(members: Audience, release_at: datetime, release_per_second: int) -> Iterator[Draft]:
+    """Alerts from `release_at` on, at most `release_per_second` in a second.
+
+    Whose turn is when follows from a hash of the block that their number is in: by single numbers, each second would
+    touch every block and cost the inbox as many chunks as the whole audience has.
+    """
+    width = min(BLOCK_SIZE, 1 << (release_per_second.bit_length() - 1))
+    turn, due = release_at, Audience()
+    for _, part in sorted(members.split_blocks(width), key=_hash_of_block):
+        if due and len(due) + len(part) > release_per_second:
+            yield from _alerts(due, turn)
+            turn, due = turn + _SECOND, Audience()
+        due |= part
+    yield from _alerts(due, turn)
+
+
+def _alerts(members: Audience, release_at: datetime) -> Iterator[Draft]:
+    for part in members.chunks():
+        yield Draft(Kind.ALERT, ChunkState.HELD, part, release_at=release_at)
+
+
+def _hash_of_block(numbered: tuple[int, Audience]) -> int:
+    """Fibonacci hashing: neighbours land far apart, and nothing has to be remembered."""
+    return numbered[0] * _GOLDEN_RATIO & 0xFFFF_FFFF
