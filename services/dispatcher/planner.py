@@ -1,0 +1,120 @@
+"""Owns the way from a due broadcast to its committed snapshot: order, audience, chunks, and the first of them sent."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from services.dispatcher.courier import Courier
+from services.dispatcher.domain import (
+    ChunkState,
+    Decided,
+    DispatchState,
+    Draft,
+    InFlightLimit,
+    Priority,
+)
+from services.dispatcher.figures import PLAN_SECONDS, tell_closed
+from services.dispatcher.neighbours import Audiences, Order, Orders
+from services.dispatcher.snapshot import Snapshot, partition, verify
+from services.dispatcher.store import DispatchStore
+from services.dispatcher.work import LeasedChunk, Plan
+from shared.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+_DRAFTS_BETWEEN_TURNS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTerms:
+    """How much of a broadcast leaves at once, and how many alerts may be released in a second."""
+
+    limit: InFlightLimit
+    release_per_second: int
+
+
+class Planner:
+    """Plans broadcasts. Planning one twice is harmless: the first snapshot stands."""
+
+    def __init__(
+        self,
+        store: DispatchStore,
+        orders: Orders,
+        audiences: Audiences,
+        courier: Courier,
+        terms: PlanTerms,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._orders = orders
+        self._audiences = audiences
+        self._courier = courier
+        self._terms = terms
+        self._clock = clock
+
+    async def plan(self, broadcast_id: UUID) -> bool:
+        """Commit the snapshot and send what may leave at once; whether a lane should look, because more may wait.
+
+        Raises OrderRefused, UnknownOrder and UnresolvableAudience.
+        """
+        began = self._clock.monotonic()
+        order = await self._orders.fetch(broadcast_id)
+        plan = await self._draw_up(order)
+        planned = await self._store.plan(plan, self._clock.monotonic() - began)
+        lane = order.rules.priority.slug
+        PLAN_SECONDS.labels(lane).observe(self._clock.monotonic() - began)
+        if not planned.is_new:
+            log.info("dispatch_known", broadcast_id=str(broadcast_id), state=planned.state.value)
+            return True
+        if planned.closure is not None:
+            tell_closed([planned.closure])
+        await self._courier.send(first_wave(plan))
+        return any(draft.state is ChunkState.PENDING for draft in plan.drafts)
+
+    async def _draw_up(self, order: Order) -> Plan:
+        if order.expires_at is not None and order.expires_at <= self._clock.now():
+            return Plan(
+                order.rules, DispatchState.EXPIRED, order.expires_at, Decided(0, self._clock.now()), 0, ()
+            )
+        snapshot = await self._audiences.resolve(order)
+        verify(snapshot)
+        drafts = await self._cut(snapshot)
+        has_work = any(draft.state is ChunkState.PENDING for draft in drafts)
+        state = DispatchState.DISPATCHING if has_work else DispatchState.CLOSED
+        leased = lease_first(drafts, self._terms.limit)
+        return Plan(order.rules, state, order.expires_at, snapshot.decided, snapshot.targeted, leased)
+
+    async def _cut(self, snapshot: Snapshot) -> list[Draft]:
+        """The chunks of a snapshot; a large one is cut in turns, so that others are not kept waiting."""
+        drafts = []
+        for draft in partition(snapshot.slices, self._terms.release_per_second):
+            drafts.append(draft)
+            if len(drafts) % _DRAFTS_BETWEEN_TURNS == 0:
+                await asyncio.sleep(0)
+        return drafts
+
+
+def lease_first(drafts: Sequence[Draft], limit: InFlightLimit) -> tuple[Draft, ...]:
+    """The same chunks, as many of the first pending ones leased as may be on their way together."""
+    allowance = limit.allowance(len(draft.members) for draft in drafts if draft.state is ChunkState.PENDING)
+    leased = []
+    for draft in drafts:
+        if allowance and draft.state is ChunkState.PENDING:
+            draft = replace(draft, state=ChunkState.LEASED)
+            allowance -= 1
+        leased.append(draft)
+    return tuple(leased)
+
+
+def first_wave(plan: Plan) -> list[LeasedChunk]:
+    """What leaves as soon as the plan is committed, numbered as the store numbers it."""
+    broadcast_id, priority = plan.rules.broadcast_id, plan.rules.priority
+    return [
+        LeasedChunk(broadcast_id, number, Priority(priority), draft.kind, 1, draft.members.to_bytes())
+        for number, draft in enumerate(plan.drafts)
+        if draft.state is ChunkState.LEASED
+    ]

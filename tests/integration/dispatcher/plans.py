@@ -1,0 +1,79 @@
+"""Makes plans for tests of the store."""
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from services.dispatcher.domain import (
+    Category,
+    Channel,
+    ChunkState,
+    Decided,
+    DispatchState,
+    Draft,
+    InFlightLimit,
+    Kind,
+    Priority,
+    Reason,
+)
+from services.dispatcher.planner import lease_first
+from services.dispatcher.work import Plan, Rules
+from shared.audience import Audience
+
+DECIDED = Decided(7, datetime(2026, 11, 22, 12, tzinfo=UTC))
+LIMIT = InFlightLimit(chunks=2, members=100, most_chunks=16)
+NONE_LEASED = InFlightLimit(chunks=0, members=0, most_chunks=0)
+
+
+def rules(priority: Priority = Priority.NORMAL, broadcast_id: UUID | None = None) -> Rules:
+    """The rules of a new broadcast about nothing in particular."""
+    return Rules(broadcast_id or uuid4(), priority, "feature.released", Category.SYSTEM, False, None, ())
+
+
+def plan(
+    *drafts: Draft,
+    priority: Priority = Priority.NORMAL,
+    broadcast_id: UUID | None = None,
+    expires_at: datetime | None = None,
+    limit: InFlightLimit = LIMIT,
+) -> Plan:
+    """A plan of these drafts, whose in_app members are the audience."""
+    targeted = sum(len(draft.members) for draft in drafts if on_in_app(draft))
+    has_work = any(draft.state is ChunkState.PENDING for draft in drafts)
+    state = DispatchState.DISPATCHING if has_work else DispatchState.CLOSED
+    leased = lease_first(drafts, limit)
+    return Plan(rules(priority, broadcast_id), state, expires_at, DECIDED, targeted, leased)
+
+
+def on_in_app(draft: Draft) -> bool:
+    """Whether a draft says what its members get in their inbox."""
+    return draft.kind in (Kind.ITEM, Kind.SILENT_ITEM) or draft.channel is Channel.IN_APP
+
+
+def items(*sizes: int) -> list[Draft]:
+    """Loud chunks of these sizes."""
+    return [
+        Draft(Kind.ITEM, ChunkState.PENDING, members(100_000 * place, size))
+        for place, size in enumerate(sizes)
+    ]
+
+
+def silent(start: int, size: int) -> Draft:
+    """A chunk of silent items."""
+    return Draft(Kind.SILENT_ITEM, ChunkState.PENDING, members(start, size))
+
+
+def held(start: int, size: int, release_at: datetime) -> Draft:
+    """Alerts that wait."""
+    return Draft(Kind.ALERT, ChunkState.HELD, members(start, size), release_at=release_at)
+
+
+def suppressed(start: int, size: int, channel: Channel = Channel.REALTIME) -> Draft:
+    """People who get nothing on a channel."""
+    return Draft(
+        Kind.NONE, ChunkState.SUPPRESSED, members(start, size), channel=channel, reason=Reason.CATEGORY_MUTED
+    )
+
+
+def members(start: int, size: int) -> Audience:
+    """So many people, from this number on."""
+    return Audience.of(range(start, start + size))
