@@ -19,7 +19,12 @@ from stack.services import groups
 from stack.state import DEFAULT, StateFolder
 from stack.world import MINIMUM_RECIPIENTS
 
-app = typer.Typer(help="The whole suite on this machine.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="The whole suite on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 StateDir = Annotated[Path, typer.Option(envvar="STACK_STATE_DIR", help="Where data, logs and keys are kept.")]
 Recipients = Annotated[int, typer.Option(min=0, help="How many people a new demo world has; 0 for none.")]
 InboxProcesses = Annotated[
@@ -81,10 +86,20 @@ def _told(screen: Screen, folder: Path) -> Iterator[None]:
         screen.failed(error)
         raise typer.Exit(1) from error
     except OSError as error:
-        if not is_disk_full(error):
-            raise
-        screen.failed(NoSpaceError(folder))
+        screen.failed(_explained(error, folder))
         raise typer.Exit(1) from error
+
+
+def _explained(error: OSError, folder: Path) -> StackError:
+    """What the operating system refused, and what to do. Raises the error itself when there is nothing to say."""
+    if is_disk_full(error):
+        return NoSpaceError(folder)
+    if isinstance(error, PermissionError):
+        return StackError(
+            f"{error.filename} belongs to somebody else, or is closed to you.",
+            "Run as the user who has started the stack here before, or choose another folder with --state-dir.",
+        )
+    raise error
 
 
 if __name__ == "__main__":

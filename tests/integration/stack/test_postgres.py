@@ -81,6 +81,16 @@ async def test_it_listens_on_loopback_only(server: PostgresServer) -> None:
         running.stop()
 
 
+def test_a_cluster_that_was_interrupted_while_it_was_made_is_made_anew(
+    server: PostgresServer, folder: Path
+) -> None:
+    """Half a cluster is never taken for one."""
+    (folder / "postgres" / "data.new").mkdir(parents=True)
+    (folder / "postgres" / "data.new" / "PG_VERSION").write_text("18\n")
+    start(server).stop()
+    assert [each.name for each in (folder / "postgres").iterdir()] == ["data"]
+
+
 def test_a_stale_pid_file_is_no_obstacle(server: PostgresServer, folder: Path) -> None:
     """After a crash its number may be another process's, here one of the very user that Postgres runs as."""
     start(server).stop()
@@ -109,7 +119,7 @@ def test_a_folder_that_its_user_cannot_enter_is_named(
     server: PostgresServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkout under a closed home: the folder, and the command that opens it."""
-    monkeypatch.setattr("stack.postgres.unprivileged", lambda: Identity("stranger", 64_321, 64_321))
+    monkeypatch.setattr("stack.postgres.unprivileged", lambda _: Identity("stranger", 64_321, 64_321))
     folder.chmod(0o700)
     with pytest.raises(FolderClosedError) as caught:
         start(server)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.errors import FolderClosedError, StackError
+from stack.errors import FileClosedError, FolderClosedError, StackError
 from stack.identity import Identity, unprivileged
 
 STRANGER = Identity("stranger", uid=64_321, gid=64_321)
@@ -28,14 +28,27 @@ def test_an_open_path_is_accepted(open_folder: Path) -> None:
     STRANGER.require_path(open_folder / "data")
 
 
-def test_a_closed_folder_is_named_with_the_command_that_opens_it(open_folder: Path) -> None:
-    """The first folder on the way that the user cannot enter is the one to tell about."""
+def test_closed_folders_are_named_with_the_command_that_opens_them(open_folder: Path) -> None:
+    """All of them at once, so that nobody has to try again folder by folder."""
     closed = open_folder / "home"
     (closed / "checkout").mkdir(parents=True)
     closed.chmod(0o700)
+    (closed / "checkout").chmod(0o700)
     with pytest.raises(FolderClosedError, match="cannot enter") as caught:
         STRANGER.require_path(closed / "checkout" / "data")
-    assert f"chmod o+x {closed}`" in caught.value.remedy
+    assert f"chmod o+x {closed} {closed / 'checkout'}`" in caught.value.remedy
+
+
+def test_a_program_that_the_user_may_not_execute_is_named(open_folder: Path) -> None:
+    """Installed under a strict umask, files are closed as well as folders."""
+    program = open_folder / "pginstall" / "bin" / "postgres"
+    program.parent.mkdir(parents=True)
+    for folder in (program.parent, program.parents[1]):
+        folder.chmod(0o711)
+    program.touch(0o700)
+    with pytest.raises(FileClosedError, match="may not execute") as caught:
+        STRANGER.require_program(program)
+    assert f"chmod -R o+rX {open_folder}*`" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -63,16 +76,26 @@ def test_permissions_are_read_as_the_kernel_reads_them(
 def test_an_ordinary_user_stays_who_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only root has to become somebody else."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert unprivileged() is None
+    assert unprivileged(Path("/nowhere")) is None
 
 
 def test_root_becomes_an_existing_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """No user is made for the stack; `nobody` is there already."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.delenv("STACK_POSTGRES_USER", raising=False)
-    identity = unprivileged()
+    identity = unprivileged(Path("/nowhere"))
     assert identity is not None
     assert pwd.getpwnam("nobody").pw_uid == identity.uid
+
+
+def test_root_serves_an_ordinary_users_data_as_that_user(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sudo make run` on one's own data leaves them one's own."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    theirs = os.stat_result((0o40700, 1, 1, 1, 64_321, 64_322, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: theirs)
+    assert Identity("64321", 64_321, 64_322) == unprivileged(open_folder)
 
 
 @pytest.mark.parametrize("name", ["no-such-user", "root"])
@@ -81,5 +104,5 @@ def test_a_user_who_cannot_serve_is_refused(monkeypatch: pytest.MonkeyPatch, nam
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("STACK_POSTGRES_USER", name)
     with pytest.raises(StackError, match=f"no ordinary user `{name}`") as caught:
-        unprivileged()
+        unprivileged(Path("/nowhere"))
     assert "STACK_POSTGRES_USER" in caught.value.remedy
