@@ -2,12 +2,14 @@
 
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from shared.settings import Environment
 from stack import permissions
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,6 +59,31 @@ def test_addresses_and_ports_fit_together(name: str) -> None:
     assert [published.split(":")[2] for published in SERVING[name]["ports"]] in ([port], [])
     callers = (each["environment"].get(f"{service.upper()}_ADDR") for each in SERVING.values())
     assert {address for address in callers if address} <= {f"{service}:{port}"}
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_a_service_is_given_what_its_config_reads_and_nothing_else(name: str, tmp_path: Path) -> None:
+    """No variable is missing, misspelt, of the wrong form, or left from a setting that is gone."""
+    (tmp_path / "token").write_text("a token")
+    given = {
+        key: re.sub(r"^/run/secrets/.*", str(tmp_path / "token"), VARIABLE.sub("0123456789abcdef", value))
+        for key, value in SERVING[name]["environment"].items()
+    }
+    env = Environment(given)
+    import_module(SERVING[name]["command"][0].replace(".main", ".config")).Settings.read(env)
+    assert given.keys() - env.names == set()
+    assert {key for key in env.names if re.search(r"_ADDR$|_URL$|_USER$|_PASSWORD$", key)} <= given.keys()
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_secrets_and_files_are_mounted_where_settings_look_for_them(name: str) -> None:
+    """A service finds its own token and the keys of the identity provider."""
+    environment = SERVING[name]["environment"]
+    paths = {value for value in environment.values() if value.startswith("/run/")}
+    mounted = {f"/run/secrets/{secret}" for secret in SERVING[name]["secrets"]}
+    mounted |= {config["target"] for config in SERVING[name]["configs"]}
+    assert mounted == paths
+    assert set(SERVING[name]["secrets"]) <= COMPOSE["secrets"].keys()
 
 
 def test_every_lane_has_a_dispatcher_and_urgent_ones_have_their_own() -> None:
