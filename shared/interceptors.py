@@ -1,0 +1,73 @@
+"""The edge of every server: one interceptor that lets a call in only through the methods it was given to protect."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pool
+from typing_extensions import override
+
+from shared.auth import TokenVerifier
+from shared.calls import CallLimits, Traffic
+from shared.methods import Gate, Handler, ProtectedMethod, Replay, UnknownMethod
+from shared.rights import Right, RoleOf, rights_gap
+from shared.validation import Rules
+
+log = structlog.get_logger(__name__)
+
+NO_REPLAYS: Mapping[str, Replay] = MappingProxyType({})
+NO_RULES: Mapping[str, Rules] = MappingProxyType({})
+_NOBODY = Right()
+
+
+class EdgeInterceptor(grpc.aio.ServerInterceptor):
+    """Serves what `protect` and `exempt` took in, and nothing else that may be registered with the server."""
+
+    def __init__(
+        self, verifier: TokenVerifier, *, role_of: RoleOf | None = None, limits: CallLimits | None = None
+    ) -> None:
+        """`role_of` looks a person's role up in the directory; needed when a right names roles."""
+        self.traffic = Traffic(limits or CallLimits())
+        self._gate = Gate(verifier, role_of, self.traffic)
+        self._can_look_up_roles = role_of is not None
+        self._handlers: dict[str, Handler] = {}
+        self._unknown = UnknownMethod(self._gate).handler()
+
+    def protect(
+        self,
+        service: str,
+        handlers: Mapping[str, Handler],
+        rights: Mapping[str, Right],
+        replays: Mapping[str, Replay] = NO_REPLAYS,
+        rules: Mapping[str, Rules] = NO_RULES,
+    ) -> None:
+        """Takes in a service by its full name: every method of its descriptor, those without a right for nobody."""
+        descriptor = descriptor_pool.Default().FindServiceByName(service)
+        gap = rights_gap(descriptor, rights)
+        if gap:
+            log.error("rights_do_not_match", rpc_service=service, missing=gap.missing, unknown=gap.unknown)
+        for method in descriptor.methods:
+            right = rights.get(method.name, _NOBODY)
+            if right.needs_role and not self._can_look_up_roles:
+                raise ValueError(
+                    f"the right to call {method.full_name} names roles, and nothing looks them up"
+                )
+            name = method.name
+            protected = ProtectedMethod(
+                self._gate, method, handlers[name], right, replays.get(name), rules.get(name)
+            )
+            self._handlers[f"/{service}/{name}"] = protected.handler()
+
+    def exempt(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Takes in a service that anybody may call, as it is: health and reflection."""
+        self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+
+    @override
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The method behind its edge; a name that was not taken in is refused like any other call, token first."""
+        return self._handlers.get(handler_call_details.method, self._unknown)
