@@ -29,10 +29,10 @@ from shared.validation import RequestReader, Rules
 # is set; the request is parsed and its rules are not checked yet.
 Replay: TypeAlias = Callable[[Any], Awaitable[Message | None]]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 _Incoming: TypeAlias = bytes | AsyncIterator[bytes]
 _Outgoing: TypeAlias = Message | bytes
-_Behaviour: TypeAlias = Callable[[Any, _Context], Any]
+_Behaviour: TypeAlias = Callable[[Any, Context], Any]
 _Result = TypeVar("_Result")
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
@@ -55,7 +55,7 @@ class Gate:
     role_of: RoleOf | None
     traffic: Traffic
 
-    async def authenticate(self, call: Call, context: _Context) -> Identity:
+    async def authenticate(self, call: Call, context: Context) -> Identity:
         """The caller, by the one bearer token among the call's metadata."""
         token = correlation = None
         for key, value in context.invocation_metadata() or ():
@@ -84,7 +84,7 @@ class _GuardedMethod:
         self._is_stream = is_stream
         self._figures = MethodFigures(name)
 
-    async def _serve(self, incoming: _Incoming, context: _Context) -> bytes | None:
+    async def _serve(self, incoming: _Incoming, context: Context) -> bytes | None:
         call = Call(self._figures)
         traffic = self._gate.traffic
         try:
@@ -99,7 +99,7 @@ class _GuardedMethod:
         call.end("OK")
         return answer
 
-    async def _respond(self, call: Call, incoming: _Incoming, context: _Context) -> bytes | None:
+    async def _respond(self, call: Call, incoming: _Incoming, context: Context) -> bytes | None:
         raise Unimplemented
 
 
@@ -115,7 +115,7 @@ class UnknownMethod(_GuardedMethod):
         return grpc.stream_stream_rpc_method_handler(self._serve)
 
     @override
-    async def _respond(self, call: Call, incoming: _Incoming, context: _Context) -> bytes | None:
+    async def _respond(self, call: Call, incoming: _Incoming, context: Context) -> bytes | None:
         await self._gate.authenticate(call, context)
         raise Unimplemented("There is no such method.")
 
@@ -149,7 +149,7 @@ class ProtectedMethod(_GuardedMethod):
         return make(self._serve, request_deserializer=None, response_serializer=_serialize)
 
     @override
-    async def _respond(self, call: Call, incoming: _Incoming, context: _Context) -> bytes | None:
+    async def _respond(self, call: Call, incoming: _Incoming, context: Context) -> bytes | None:
         identity = await self._gate.authenticate(call, context)
         if self._replay is not None and isinstance(incoming, bytes):
             set_caller(identity, None)
@@ -180,7 +180,7 @@ class ProtectedMethod(_GuardedMethod):
             self._reader.check(request, raw)
             yield request
 
-    async def _until_deadline(self, work: Awaitable[_Result], context: _Context) -> _Result:
+    async def _until_deadline(self, work: Awaitable[_Result], context: Context) -> _Result:
         """gRPC cancels a call whose own deadline has come; one without gets ours."""
         if context.time_remaining() is not None:
             return await work
@@ -204,7 +204,7 @@ async def _within(limit_s: float, late: type[ServiceError], work: Awaitable[_Res
         raise
 
 
-async def _send_all(work: Awaitable[None] | AsyncGenerator[_Outgoing, None], context: _Context) -> None:
+async def _send_all(work: Awaitable[None] | AsyncGenerator[_Outgoing, None], context: Context) -> None:
     """Servicers stream by yielding responses, or by writing them to the context."""
     if not isinstance(work, AsyncGenerator):
         await work
@@ -230,7 +230,7 @@ def _serialize(response: Message | bytes) -> bytes:
     return response if isinstance(response, bytes) else response.SerializeToString()
 
 
-async def _fail(call: Call, error: BaseException, context: _Context) -> None:
+async def _fail(call: Call, error: BaseException, context: Context) -> None:
     """Ends a call with the status that an error stands for; those that have their status already only leave a line."""
     if isinstance(error, grpc.aio.AbortError):
         call.end(context.code().name)
