@@ -40,6 +40,8 @@ _LOST: Final = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     OSError,  # TimeoutError is one
 )
+# What ending a transaction, or giving a connection back, may meet when there is no one left to tell.
+_UNHEARD: Final = (*_LOST, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _CONFLICTS: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 
@@ -128,7 +130,7 @@ class Database:
             try:
                 yield Transaction(connection)
             except BaseException:
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                with suppress(*_UNHEARD):
                     await transaction.rollback()
                 raise
             with _outages(connection):
@@ -183,7 +185,7 @@ class Database:
         try:
             yield connection
         finally:
-            with suppress(*_LOST):
+            with suppress(*_UNHEARD):
                 await self._pool.release(connection)
 
 
@@ -230,6 +232,11 @@ def _outages(connection: PoolConnectionProxy | None = None) -> Iterator[None]:
     except asyncpg.InterfaceError as error:
         if connection is None or not _is_gone(connection):
             raise
+        raise DependencyUnavailable("The database cannot be reached.") from error
+    except asyncpg.InternalClientError as error:
+        # What asyncpg says in the moment between the server's farewell and the end of the connection.
+        if connection is not None and not _is_gone(connection):
+            connection.terminate()
         raise DependencyUnavailable("The database cannot be reached.") from error
 
 
