@@ -9,7 +9,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import Final
 
@@ -44,12 +44,16 @@ _REPLACE_CEILING_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class MessagingSettings:
-    """Where NATS is and who we are there. `user` None leaves the login to the URL."""
+    """Where NATS is and who we are there. `user` None leaves the login to the URL.
 
-    url: str
+    With `tls` the connection starts with the handshake, for which the server has `handshake_first` (or `auto` of it):
+    otherwise nats-py would believe anyone who answers in plain text that no TLS is wanted, and hand over the password.
+    """
+
+    url: str = field(repr=False)
     name: str
     user: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     tls: SSLContext | None = None
     publish_timeout_s: float = 2.0
 
@@ -211,6 +215,7 @@ class Messaging:
             user=self._settings.user,
             password=self._settings.password,
             tls=self._settings.tls,
+            tls_handshake_first=self._settings.tls is not None,
             name=self._settings.name,
             inbox_prefix=self._prefix,
             max_reconnect_attempts=-1,

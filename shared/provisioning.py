@@ -43,6 +43,7 @@ async def provision(
             user=user,
             password=password,
             tls=tls,
+            tls_handshake_first=tls is not None,
             name="provisioner",
             inbox_prefix=subjects.inbox_prefix(user) if user else "_INBOX",
             # Without these two the client would try for two minutes before it says so.

@@ -9,7 +9,7 @@ from nats.errors import MaxPayloadError
 from structlog.testing import capture_logs
 
 from shared.errors import DependencyUnavailable
-from shared.messaging import Messaging, connect
+from shared.messaging import Messaging, MessagingSettings, connect
 from tests.integration.shared.nats_site import NatsSite, publish_all
 from tests.integration.shared.outages import Relay
 from tests.integration.shared.polling import until, until_equal
@@ -170,6 +170,12 @@ async def test_a_drained_connection_is_no_longer_there(site: NatsSite) -> None:
     await messaging.drain()
     with pytest.raises(DependencyUnavailable):
         await messaging.publish("test.fast", b"", "1")
+
+
+def test_a_password_does_not_show() -> None:
+    """Settings that end up in a log or a traceback keep the login to themselves."""
+    settings = MessagingSettings("nats://user:hidden@localhost", "inbox", user="inbox", password="hidden")
+    assert "hidden" not in repr(settings)
 
 
 async def test_provisioning_again_changes_nothing(site: NatsSite) -> None:
