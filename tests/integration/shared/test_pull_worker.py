@@ -213,10 +213,12 @@ async def test_an_acknowledgement_that_was_not_sent_means_again(
     assert desk.done == ["a", "a"]
 
 
-async def test_it_goes_on_after_an_outage(relay: Relay, sender: Messaging, desk: Desk) -> None:
+async def test_it_goes_on_after_an_outage(
+    fresh: NatsSite, relay: Relay, sender: Messaging, desk: Desk
+) -> None:
     """What was published while the connection was cut arrives as soon as it is there again."""
     await sender.publish("test.fast", b"before", "before")
-    await until(lambda: desk.done == ["before"])
+    await until_equal(0, fresh.stored)
     await relay.cut()
     await sender.publish("test.fast", b"during", "during")
     await relay.mend()
@@ -329,12 +331,14 @@ async def test_it_goes_on_after_the_server_was_restarted(tmp_path: Path) -> None
     desk = Desk(messaging)
     await messaging.publish("test.fast", b"a", "a")
     await until(lambda: desk.done == ["a"])
+    await until_equal(0, site.stored)
     site.stop()
     await until(lambda: not messaging.is_connected)
     site.start()
     await until(lambda: messaging.is_connected)
     await messaging.publish("test.fast", b"b", "b")
     await until(lambda: desk.done == ["a", "b"])
+    await until_equal(0, site.stored)
     site.stop()
     site.lose_store()
     await until(lambda: not messaging.is_connected)
