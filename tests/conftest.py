@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from hypothesis import settings
 
 from stack import servers
 from stack.credentials import Secrets
@@ -21,6 +22,10 @@ from stack.postgres import binaries
 from stack.processes import start
 from stack.provision import SuiteDatabase, migrate_services, provision_database
 from stack.servers import Place, Source
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 _Access = TypeVar("_Access")
 MakeSuite: TypeAlias = Callable[..., Awaitable[SuiteDatabase]]
