@@ -1,14 +1,21 @@
 """What the dispatcher's tests stand on: its schema in a fresh database, under its two logins."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from services.dispatcher.store import DispatchStore, LeaseTerms
 from shared.database import Database, connect
+from shared.provisioning import provision
+from stack import permissions
+from stack.nats import NatsAccess, NatsServer
+from stack.ports import Ports
+from stack.processes import start
 from stack.provision import SuiteDatabase
 from tests.conftest import MakeSuite
+from tests.integration.dispatcher.site import Site, site
 
 TERMS = LeaseTerms(first_s=5.0, ceiling_s=60.0, fresh_s=0.5)
 
@@ -37,14 +44,43 @@ async def caller(suite: SuiteDatabase) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def admin(suite: SuiteDatabase) -> AsyncIterator[asyncpg.Connection]:
-    """An administrator in the dispatcher's schema, before whom no policy stands; empties its tables first."""
+    """An administrator in the dispatcher's schema, before whom no policy stands."""
     connection = await asyncpg.connect(suite.admin_url, server_settings={"search_path": "dispatcher"})
-    await connection.execute("TRUNCATE dispatches, chunks, tombstones, plan_attempts, dead_letters, outbox")
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-def store(worker: Database, admin: asyncpg.Connection) -> DispatchStore:
+async def empty(admin: asyncpg.Connection) -> None:
+    """Nothing in the tables."""
+    await admin.execute("TRUNCATE dispatches, chunks, tombstones, plan_attempts, dead_letters, outbox")
+
+
+@pytest.fixture
+def store(worker: Database, empty: None) -> DispatchStore:
     """The worker's rows, in empty tables."""
     return DispatchStore(worker, TERMS, told=lambda: None)
+
+
+@pytest.fixture(scope="module")
+async def own_nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsAccess]:
+    """A NATS server with the suite's users, streams and consumers, where nobody else's messages come."""
+    folder = tmp_path_factory.mktemp("dispatcher-nats")
+    users = permissions.users(lambda name: f"secret-of-{name}")
+    server = NatsServer(folder / "nats", folder, Ports(folder / "ports.json").choose("nats"), users)
+    running = start(server)
+    access = server.access
+    provisioner = permissions.PROVISIONER
+    await provision(access.url, user=provisioner, password=access.passwords[provisioner])
+    yield access
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+async def surroundings(
+    suite: SuiteDatabase, own_nats: NatsAccess, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Site]:
+    """Stand-ins for the dispatcher's neighbours; tests start dispatchers among them."""
+    folder: Path = tmp_path_factory.mktemp("dispatcher-site")
+    async with site(suite, own_nats, folder) as surroundings:
+        yield surroundings

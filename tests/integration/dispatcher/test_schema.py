@@ -86,6 +86,7 @@ async def insert(connection: asyncpg.Connection, table: str, row: dict[str, obje
         ("expired_means_nobody", {"state": "expired", "close_time": NOW, "targeted": 0, "next_chunk": 1}),
     ],
 )
+@pytest.mark.usefixtures("empty")
 async def test_an_impossible_dispatch_is_refused(
     admin: asyncpg.Connection, constraint: str, broken: dict[str, object]
 ) -> None:
@@ -123,6 +124,7 @@ async def test_an_impossible_dispatch_is_refused(
         ("epoch_counts_what_was_sent", {"state": "cancelled", "epoch": -1}),
     ],
 )
+@pytest.mark.usefixtures("empty")
 async def test_an_impossible_chunk_is_refused(
     admin: asyncpg.Connection, constraint: str, broken: dict[str, object]
 ) -> None:
@@ -135,6 +137,7 @@ async def test_an_impossible_chunk_is_refused(
     assert refused.value.constraint_name == constraint
 
 
+@pytest.mark.usefixtures("empty")
 async def test_a_chunk_has_a_dispatch_of_its_priority(admin: asyncpg.Connection) -> None:
     """A chunk cannot run in another lane than its broadcast, nor without one."""
     await insert(admin, "dispatches", DISPATCH)
@@ -160,6 +163,7 @@ async def test_a_chunk_has_a_dispatch_of_its_priority(admin: asyncpg.Connection)
         ("times_are_counted", "dead_letters", LETTER, {"times": 0}),
     ],
 )
+@pytest.mark.usefixtures("empty")
 async def test_an_impossible_record_is_refused(
     admin: asyncpg.Connection,
     constraint: str,

@@ -1,0 +1,111 @@
+"""The dispatcher's settings, read once from the environment."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from services.dispatcher.domain import InFlightLimit, Priority
+from services.dispatcher.planner import PlanTerms
+from services.dispatcher.store import LeaseTerms
+from shared.auth import AuthSettings
+from shared.messaging import MessagingSettings
+from shared.server import ServerSettings
+from shared.service_token import TokenFile
+from shared.settings import Address, Environment, SettingsError
+
+PREFIX: Final = "DISPATCHER"
+_POSTGRES: Final = ("postgres", "postgresql")
+_NATS: Final = ("nats", "tls")
+_ALL_LANES: Final = ",".join(priority.slug for priority in Priority)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the dispatcher is told from outside."""
+
+    server: ServerSettings
+    auth: AuthSettings
+    token: TokenFile
+    database_url: str
+    worker_database_url: str
+    messaging: MessagingSettings
+    sender: Address
+    preferences: Address
+    inbox: Address
+    lanes: tuple[Priority, ...]
+    applies_reports: bool
+    planners_per_lane: int
+    plan: PlanTerms
+    lease: LeaseTerms
+    log_format: str | None
+
+    @property
+    def worker_connections(self) -> int:
+        """So many that no lane waits for another: its planners and its loop; and reports, reconciler and relay."""
+        return len(self.lanes) * (self.planners_per_lane + 1) + 4
+
+    @classmethod
+    def read(cls, env: Environment) -> Self:
+        """Raises SettingsError, which names the variable, for what is missing or breaks its rule."""
+        lanes = _lanes(env.text("DISPATCHER_LANES", _ALL_LANES))
+        return cls(
+            server=ServerSettings.read(env, PREFIX),
+            auth=AuthSettings.read(env),
+            token=TokenFile.read(env, PREFIX),
+            database_url=env.url("DISPATCHER_DATABASE_URL", _POSTGRES),
+            worker_database_url=env.url("DISPATCHER_WORKER_DATABASE_URL", _POSTGRES),
+            messaging=_messaging(env),
+            sender=env.address("SENDER_ADDR"),
+            preferences=env.address("PREFERENCES_ADDR"),
+            inbox=env.address("INBOX_ADDR"),
+            lanes=lanes,
+            # Reports of all lanes come on one subject. A process of low priority must not stand between a critical
+            # broadcast and its end, so it is those with the critical lane that apply them.
+            applies_reports=env.flag("DISPATCHER_REPORTS", default=Priority.CRITICAL in lanes),
+            planners_per_lane=env.integer("DISPATCHER_PLANNERS_PER_LANE", 4, least=1, most=64),
+            plan=_plan_terms(env),
+            lease=_lease_terms(env),
+            log_format=_log_format(env),
+        )
+
+
+def _lanes(text: str) -> tuple[Priority, ...]:
+    by_slug = {priority.slug: priority for priority in Priority}
+    slugs = [part.strip() for part in text.split(",")]
+    if not set(slugs) <= by_slug.keys() or len(set(slugs)) < len(slugs):
+        raise SettingsError(
+            f"DISPATCHER_LANES must be some of {', '.join(by_slug)}, each once; it is {text!r}."
+        )
+    return tuple(sorted(by_slug[slug] for slug in slugs))
+
+
+def _messaging(env: Environment) -> MessagingSettings:
+    return MessagingSettings(
+        url=env.url("NATS_URL", _NATS),
+        name="dispatcher",
+        user=env.optional_text("DISPATCHER_NATS_USER"),
+        password=env.optional_text("DISPATCHER_NATS_PASSWORD"),
+    )
+
+
+def _plan_terms(env: Environment) -> PlanTerms:
+    return PlanTerms(
+        limit=InFlightLimit(
+            chunks=env.integer("DISPATCHER_CHUNKS_IN_FLIGHT", 2, least=1, most=64),
+            # One full chunk: what is scattered over many blocks may leave in more chunks, but no more of it.
+            members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 65_536, least=1, most=1_000_000),
+            most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 16, least=1, most=64),
+        ),
+        release_per_second=env.integer("DISPATCHER_RELEASE_PER_SECOND", 5_000, least=1, most=1_000_000),
+    )
+
+
+def _lease_terms(env: Environment) -> LeaseTerms:
+    return LeaseTerms(
+        first_s=env.seconds("DISPATCHER_LEASE_S", 5.0, least=0.1, most=3600),
+        ceiling_s=env.seconds("DISPATCHER_LEASE_CEILING_S", 60.0, least=0.1, most=3600),
+        fresh_s=env.seconds("DISPATCHER_FRESH_S", 0.5, least=0.05, most=1.0),
+    )
+
+
+def _log_format(env: Environment) -> str | None:
+    return env.choice("LOG_FORMAT", ("json", "console"), "json") if env.optional_text("LOG_FORMAT") else None

@@ -1,0 +1,115 @@
+"""Owns a lane: the loop that leases the chunks of one priority and sends them, the least served broadcast first."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from services.dispatcher.courier import Courier
+from services.dispatcher.domain import InFlightLimit, Priority
+from services.dispatcher.review import Reviewer
+from services.dispatcher.store import DispatchStore
+from shared.backoff import backoff_s
+from shared.clock import Clock
+from shared.errors import DependencyUnavailable
+from shared.wake import wait_for_hint
+
+log = structlog.get_logger(__name__)
+
+_BATCH: Final = 16
+_SHORTEST_PAUSE_S: Final = 0.005
+_BUSY_PAUSE_S: Final = 0.1
+_IDLE_PAUSE_S: Final = 1.0
+_BUSY_FOR_S: Final = 10.0
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_CEILING_S: Final = 5.0
+
+
+class Lane:
+    """One priority's way out. Any number may run, in any number of processes.
+
+    It is woken by plans and reports of its own process. When another process applies the reports, nobody wakes it: then
+    it looks by itself, after 5 ms at first and ever more slowly while nothing happens.
+    """
+
+    def __init__(
+        self,
+        priority: Priority,
+        store: DispatchStore,
+        reviewer: Reviewer,
+        courier: Courier,
+        limit: InFlightLimit,
+        clock: Clock,
+        *,
+        hears_reports: bool,
+    ) -> None:
+        self.priority = priority
+        self._store = store
+        self._reviewer = reviewer
+        self._courier = courier
+        self._limit = limit
+        self._clock = clock
+        self._pauses = Pauses(clock, hears_reports=hears_reports)
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def wake(self) -> None:
+        """Look at once: there is something to send, or room for more."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Make `run` return once what it has leased is sent."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send until `stop`."""
+        failures = 0
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                if await self.advance():
+                    self._pauses.note_progress()
+                    continue
+                failures = 0
+                pause_s = self._pauses.next_s()
+            except DependencyUnavailable as error:
+                failures += 1
+                pause_s = backoff_s(failures, _RETRY_FIRST_S, _RETRY_CEILING_S)
+                log.warning("lane_interrupted", lane=self.priority.slug, failures=failures, error=str(error))
+            except Exception:
+                # A defect that one broadcast provokes must not end the lane for all the others.
+                failures += 1
+                pause_s = backoff_s(failures, _RETRY_FIRST_S, _RETRY_CEILING_S)
+                log.exception("lane_failed", lane=self.priority.slug, failures=failures)
+            await wait_for_hint(self._wake, pause_s)
+
+    async def advance(self) -> bool:
+        """Send what may leave, then decide again what may leave next; whether there was anything."""
+        leased, stale = await self._store.lease(self.priority, self._limit, _BATCH)
+        await self._courier.send(leased)
+        if stale:
+            await self._reviewer.review(stale)
+        return bool(leased or stale)
+
+
+class Pauses:
+    """How long a lane that nobody wakes waits before it looks by itself."""
+
+    def __init__(self, clock: Clock, *, hears_reports: bool) -> None:
+        self._clock = clock
+        self._shortest_s = _IDLE_PAUSE_S if hears_reports else _SHORTEST_PAUSE_S
+        self._last_progress = clock.monotonic() - _BUSY_FOR_S
+        self._pause_s = _IDLE_PAUSE_S
+
+    def note_progress(self) -> None:
+        """Something was sent: its reports may be soon."""
+        self._last_progress = self._clock.monotonic()
+        self._pause_s = self._shortest_s / 2
+
+    def next_s(self) -> float:
+        """Twice as long as before; at most 0.1 s while there was progress within the last 10 s, else 1 s."""
+        is_busy = self._clock.monotonic() - self._last_progress < _BUSY_FOR_S
+        ceiling_s = max(self._shortest_s, _BUSY_PAUSE_S if is_busy else _IDLE_PAUSE_S)
+        self._pause_s = min(ceiling_s, self._pause_s * 2)
+        return self._pause_s

@@ -1,0 +1,70 @@
+"""Owns deciding again about the members of chunks that wait: before they leave late, and when a hold has ended."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from uuid import UUID
+
+from services.dispatcher.domain import CHANNELS_OF, ChunkState, Decided, Kind
+from services.dispatcher.figures import REVIEWED, tell_closed
+from services.dispatcher.neighbours import Audiences, Readers
+from services.dispatcher.snapshot import Redecision, Slice, redecide, spare_readers
+from services.dispatcher.store import DispatchStore
+from services.dispatcher.work import Rules, WaitingChunk
+from shared.audience import Audience
+
+
+class Reviewer:
+    """Asks who of waiting chunks is to be treated otherwise by now, and moves them to where they belong."""
+
+    def __init__(
+        self, store: DispatchStore, audiences: Audiences, readers: Readers, release_per_second: int
+    ) -> None:
+        self._store = store
+        self._audiences = audiences
+        self._readers = readers
+        self._release_per_second = release_per_second
+
+    async def review(self, chunks: Sequence[WaitingChunk]) -> None:
+        """Bring these chunks up to date; held ones among them are pending afterwards, as far as anybody is left."""
+        groups: dict[tuple[UUID, Kind], list[WaitingChunk]] = defaultdict(list)
+        for chunk in chunks:
+            groups[chunk.broadcast_id, chunk.kind].append(chunk)
+        rules = await self._store.rules({broadcast_id for broadcast_id, _ in groups})
+        for (broadcast_id, kind), group in groups.items():
+            await self._review_group(rules[broadcast_id], kind, group)
+
+    async def _review_group(self, rules: Rules, kind: Kind, chunks: Sequence[WaitingChunk]) -> None:
+        """Chunks of one kind of one broadcast: one question for all of them."""
+        since = Decided(
+            min(chunk.decided.directory_version for chunk in chunks),
+            min(chunk.decided.time for chunk in chunks),
+        )
+        members = Audience.union_of(chunk.members for chunk in chunks)
+        slices, decided = await self._audiences.decide_again(rules, members, since, CHANNELS_OF[kind])
+        changes = await self._changes(kind, chunks, slices)
+        unchanged = [chunk.chunk for chunk, change in changes if _is_unchanged(chunk, change)]
+        changed = [(chunk, change) for chunk, change in changes if not _is_unchanged(chunk, change)]
+        if unchanged:
+            await self._store.confirm(rules.broadcast_id, unchanged, decided)
+        if changed:
+            tell_closed(await self._store.redecide(changed, decided))
+        REVIEWED.labels("unchanged").inc(len(unchanged))
+        REVIEWED.labels("changed").inc(len(changed))
+
+    async def _changes(
+        self, kind: Kind, chunks: Sequence[WaitingChunk], slices: Sequence[Slice]
+    ) -> list[tuple[WaitingChunk, Redecision]]:
+        changes = []
+        for chunk in chunks:
+            decided = slices
+            if kind is Kind.ALERT:
+                readers = await self._readers.among(chunk.broadcast_id, chunk.members)
+                decided = spare_readers(slices, chunk.members, readers)
+            changes.append((chunk, redecide(kind, chunk.members, decided, self._release_per_second)))
+            await asyncio.sleep(0)
+        return changes
+
+
+def _is_unchanged(chunk: WaitingChunk, change: Redecision) -> bool:
+    return chunk.state is ChunkState.PENDING and not change.moved

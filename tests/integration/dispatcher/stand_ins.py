@@ -1,0 +1,218 @@
+"""The dispatcher's neighbours in miniature: a sender, a directory and an inbox that do what a test has written down."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from wedsync.broadcast.v1 import audience_pb2, common_pb2, events_pb2, inbox_pb2, sender_pb2
+from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceServicer
+from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer
+from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
+
+from services.dispatcher.domain import Channel, DeliveryState, Kind
+from services.dispatcher.messages import CHANNELS
+from services.dispatcher.snapshot import Slice
+from shared import subjects
+from shared.audience import Audience
+from shared.errors import NotFound, ServiceError
+from shared.messaging import Messaging
+from shared.pull_worker import Delivery
+
+_KINDS = {
+    events_pb2.ARRIVAL_KIND_ITEM: Kind.ITEM,
+    events_pb2.ARRIVAL_KIND_SILENT_ITEM: Kind.SILENT_ITEM,
+    events_pb2.ARRIVAL_KIND_ALERT: Kind.ALERT,
+}
+
+
+@dataclass(slots=True)
+class SendersBook(SenderServiceServicer):
+    """Orders by broadcast; an error in `refusals` is what the next question about it gets, and all that follow."""
+
+    orders: dict[str, sender_pb2.DispatchOrder] = field(default_factory=dict)
+    refusals: dict[str, ServiceError] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def GetDispatchOrder(
+        self, request: sender_pb2.GetDispatchOrderRequest, context: object
+    ) -> sender_pb2.GetDispatchOrderResponse:
+        assert request.purpose == sender_pb2.DISPATCH_PURPOSE_PLAN
+        self.asked.append(request.broadcast_id)
+        if request.broadcast_id in self.refusals:
+            raise self.refusals[request.broadcast_id]
+        if request.broadcast_id not in self.orders:
+            raise NotFound
+        return sender_pb2.GetDispatchOrderResponse(order=self.orders[request.broadcast_id])
+
+
+@dataclass(slots=True)
+class Decision:
+    """What the directory says about one broadcast: at first, of those who have changed, and when a hold has ended."""
+
+    snapshot: Sequence[Slice] = ()
+    targeted: int = 0
+    changed: Sequence[Slice] = ()
+    released: Sequence[Slice] = ()
+    failure: Exception | None = None
+
+
+@dataclass(slots=True)
+class DirectoryBook(AudienceServiceServicer):
+    """Decisions by broadcast type: each test broadcast has a type of its own."""
+
+    decisions: dict[str, Decision] = field(default_factory=dict)
+    resolved: list[str] = field(default_factory=list)
+    reviewed: list[audience_pb2.ReevaluateAudienceRequest] = field(default_factory=list)
+
+    async def ResolveAudience(
+        self, request: audience_pb2.ResolveAudienceRequest, context: object
+    ) -> AsyncIterator[audience_pb2.ResolveAudienceResponse]:
+        self.resolved.append(request.rules.type)
+        decision = self.decisions[request.rules.type]
+        if decision.failure is not None:
+            raise decision.failure
+        frame = audience_pb2.ResolveAudienceResponse(
+            targeted=decision.targeted, directory_version=7, decide_time=_now()
+        )
+        for each in decision.snapshot:
+            frame.slice.CopyFrom(_message(each))
+            yield frame
+        if not decision.snapshot:
+            yield frame
+
+    async def ReevaluateAudience(
+        self, request: audience_pb2.ReevaluateAudienceRequest, context: object
+    ) -> AsyncIterator[audience_pb2.ReevaluateAudienceResponse]:
+        self.reviewed.append(request)
+        decision = self.decisions[request.rules.type]
+        if decision.failure is not None:
+            raise decision.failure
+        members = Audience.from_bytes(request.members)
+        yield audience_pb2.ReevaluateAudienceResponse(directory_version=9, decide_time=_now())
+        for each in decision.changed if request.since_version else decision.released:
+            part = Slice(each.channel, each.outcome, each.members & members, each.reason, each.release_at)
+            if part.members and CHANNELS[part.channel] in request.channels:
+                yield audience_pb2.ReevaluateAudienceResponse(
+                    slice=_message(part), directory_version=9, decide_time=_now()
+                )
+
+    async def LookupRecipients(
+        self, request: audience_pb2.LookupRecipientsRequest, context: object
+    ) -> audience_pb2.LookupRecipientsResponse:
+        return audience_pb2.LookupRecipientsResponse()
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A chunk in the inbox: what it was, and how often it came."""
+
+    kind: Kind
+    members: Audience
+    epochs: list[int]
+
+
+def _open() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+@dataclass(slots=True)
+class InboxBook(InboxServiceServicer):
+    """Merges chunks once and reports them, when `is_open`; tells nobody while `is_mute`, refuses the `retracted`."""
+
+    messaging: Messaging
+    arrivals: dict[tuple[str, int], Arrival] = field(default_factory=dict)
+    retracted: set[str] = field(default_factory=set)
+    readers: dict[str, Audience] = field(default_factory=dict)
+    order: list[tuple[str, int]] = field(default_factory=list)
+    in_flight: dict[str, int] = field(default_factory=dict)
+    most_in_flight: dict[str, int] = field(default_factory=dict)
+    is_mute: bool = False
+    is_open: asyncio.Event = field(default_factory=_open)
+
+    async def ListReaders(
+        self, request: inbox_pb2.ListReadersRequest, context: object
+    ) -> inbox_pb2.ListReadersResponse:
+        readers = self.readers.get(request.broadcast_id, Audience()) & Audience.from_bytes(request.members)
+        return inbox_pb2.ListReadersResponse(readers=readers.to_bytes())
+
+    async def merge(self, delivery: Delivery) -> None:
+        """What the inbox's consumer does with a chunk."""
+        message = events_pb2.InboxDelivery.FromString(delivery.payload)
+        assert delivery.message_id == f"{message.broadcast_id}:{message.chunk}:{message.epoch}"
+        key = message.broadcast_id, message.chunk
+        self._note_in_flight(message.broadcast_id, 1)
+        await self.is_open.wait()
+        arrival = self.arrivals.get(key)
+        if arrival is not None:
+            arrival.epochs.append(message.epoch)
+        elif message.broadcast_id not in self.retracted:
+            members = Audience.from_bytes(message.members)
+            arrival = self.arrivals[key] = Arrival(_KINDS[message.kind], members, [message.epoch])
+            self.order.append(key)
+        self._note_in_flight(message.broadcast_id, -1)
+        if not self.is_mute:
+            await self._report(message, arrival)
+
+    def of(self, broadcast_id: UUID) -> dict[int, Arrival]:
+        """The chunks of one broadcast by number."""
+        return {chunk: each for (key, chunk), each in self.arrivals.items() if key == str(broadcast_id)}
+
+    def people(self, broadcast_id: UUID, *kinds: Kind) -> Audience:
+        """Who has it by chunks of these kinds."""
+        found = self.of(broadcast_id).values()
+        return Audience.union_of(each.members for each in found if each.kind in kinds)
+
+    async def _report(self, message: events_pb2.InboxDelivery, arrival: Arrival | None) -> None:
+        report = events_pb2.DeliveryReport(
+            broadcast_id=message.broadcast_id,
+            chunk=message.chunk,
+            epoch=message.epoch,
+            size=len(arrival.members) if arrival else 0,
+            outcome=events_pb2.REPORT_OUTCOME_MERGED if arrival else events_pb2.REPORT_OUTCOME_STOPPED,
+            time=_now(),
+        )
+        message_id = f"{message.broadcast_id}:{message.chunk}:{message.epoch}"
+        await self.messaging.publish(subjects.DELIVERY_REPORT, report.SerializeToString(), message_id)
+
+    def _note_in_flight(self, broadcast_id: str, change: int) -> None:
+        count = self.in_flight[broadcast_id] = self.in_flight.get(broadcast_id, 0) + change
+        self.most_in_flight[broadcast_id] = max(count, self.most_in_flight.get(broadcast_id, 0))
+
+
+def now_on_both(members: Audience) -> list[Slice]:
+    """Everyone gets the item, and is alerted."""
+    return [Slice(channel, DeliveryState.PENDING, members) for channel in Channel]
+
+
+def asleep(members: Audience, release_at: datetime) -> list[Slice]:
+    """Everyone gets the item silently, and is alerted later."""
+    return [
+        Slice(Channel.IN_APP, DeliveryState.PENDING, members),
+        Slice(Channel.REALTIME, DeliveryState.HELD, members, release_at=release_at),
+    ]
+
+
+def _message(part: Slice) -> audience_pb2.AudienceSlice:
+    message = audience_pb2.AudienceSlice(
+        channel=CHANNELS[part.channel],
+        outcome=common_pb2.DeliveryState.Value(f"DELIVERY_STATE_{part.outcome.name}"),
+        members=part.members.to_bytes(),
+        count=len(part.members),
+        directory_version=7,
+    )
+    if part.reason is not None:
+        message.reason = common_pb2.SuppressionReason.Value(f"SUPPRESSION_REASON_{part.reason.name}")
+    if part.release_at is not None:
+        message.release_at.FromDatetime(part.release_at)
+    return message
+
+
+def _now() -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(datetime.now(UTC))
+    return stamp
