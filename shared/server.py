@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -76,7 +77,7 @@ class GrpcServer:
         self._health = health
         self._services: list[str] = []
         self._stop_metrics: Callable[[], None] | None = None
-        self._server = grpc.aio.server(interceptors=[edge], options=_options(settings))
+        self._server = grpc.aio.server(handlers=[edge], options=_options(settings))
 
     def add(
         self,
@@ -165,14 +166,17 @@ def run_service(main: Callable[[], Awaitable[int]]) -> NoReturn:
         # Something that it cannot start without is not there yet: a supervisor tries again.
         sys.stderr.write(f"{error}\n")
         code = 1
+    except KeyboardInterrupt:
+        # Ctrl-C before there was anything to drain.
+        code = 128 + signal.SIGINT
     sys.exit(code)
 
 
 class _HandlerCollector:
     """Stands in for a server while generated code registers a servicer, and keeps the handlers for the edge.
 
-    The real server is given none: the edge finds them all. gRPC also does not learn the names in advance, because for
-    each name it does it holds a task that it looks through at every call (35 µs a call with 17 methods, measured).
+    The real server has the edge alone. It also does not learn the names in advance, because for each name that it
+    does it holds a task, and looks through all of them at every call (35 µs a call with 17 methods, measured).
     """
 
     def __init__(self) -> None:

@@ -87,7 +87,8 @@ class RequestReader(Generic[_Request]):
         # Without a zero byte there is no NUL in any text: this spares nearly every request the walk.
         if b"\0" in raw:
             violations += _nul_texts(request, "")
-        violations += _untold(violations, map(_described, _validator.collect_violations(request)))
+        if broken_rules := _validator.collect_violations(request):
+            violations += _untold(violations, map(_described, broken_rules))
         if rules is not None:
             violations += _untold(violations, rules(request))
         if violations:
