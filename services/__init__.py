@@ -1,0 +1,1 @@
+"""The services: each knows the others by contract alone."""

@@ -1,0 +1,115 @@
+"""Runs a whole stack as a child process, for tests and benchmarks that need one of their own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from stack.environment import read_environment
+from stack.errors import StackError
+from stack.state import CHECKOUT, StateFolder
+
+_POLL_S = 0.1
+_STOP_TIMEOUT_S = 60.0
+
+
+class BackgroundStack:
+    """A stack in a folder of its own that is gone afterwards. Enter it to start it and to wait until it serves."""
+
+    def __init__(
+        self, recipients: int, *, settings: Mapping[str, str] | None = None, ready_timeout_s: float = 120.0
+    ) -> None:
+        """`settings` are environment variables for all its processes; the loading of `recipients` counts as start."""
+        # Not below the caller's temporary folder, which the user that Postgres runs as might not enter.
+        self._folder = Path(tempfile.mkdtemp(prefix="wedsync-stack-"))
+        self._folder.chmod(0o711)
+        self._recipients = recipients
+        self._settings = dict(settings or {})
+        self._ready_timeout_s = ready_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+
+    @property
+    def state(self) -> StateFolder:
+        """Its state folder."""
+        return StateFolder(self._folder / "state")
+
+    @property
+    def output(self) -> str:
+        """What it has printed."""
+        return (self._folder / "output").read_text(errors="replace")
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "stack", "run", "--state-dir", str(self.state.path)]
+        command += ["--recipients", str(self._recipients)]
+        with (self._folder / "output").open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=CHECKOUT,
+                env={**os.environ, **self._settings},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_ready(self._process)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def services(self, name: str) -> list[psutil.Process]:
+        """The running processes of a service such as "sender"."""
+        if self._process is None:
+            return []
+        module = f"services.{name}.main"
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        return [child for child in children if module in _command(child)]
+
+    def kill(self, name: str) -> int:
+        """Ends every process of a service with SIGKILL; answers how many there were. The stack starts them again."""
+        found = self.services(name)
+        for process in found:
+            process.kill()
+        return len(found)
+
+    def stop(self) -> None:
+        """Ends it as Ctrl-C does, and removes its folder."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + self._ready_timeout_s
+        while not self.state.env.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise StackError("The stack did not start.", f"It printed:\n{self.output}")
+            time.sleep(_POLL_S)
+        self.environment = read_environment(self.state.env)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
