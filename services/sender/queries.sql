@@ -1,0 +1,78 @@
+-- name: accept_broadcast
+-- The one transaction of a send. Answers the earlier answer, if its request_id had one.
+SELECT known_body_hash, known_response
+FROM accept_broadcast(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
+    $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30
+);
+
+-- name: find_request
+-- A repeated call is answered as it was the first time.
+SELECT known_body_hash, known_response FROM find_request($1, $2, $3);
+
+-- name: remember_request
+-- Keeps the answer to a call for its repetition.
+SELECT known_body_hash, known_response FROM remember_request($1, $2, $3, $4, $5);
+
+-- name: find_visible_broadcast
+-- What the caller may see; the rest looks as if it did not exist.
+SELECT
+    broadcast_id, type, priority, title, message, action_label, action_url,
+    everyone, user_ids, roles, tiers, segment_ids, wedding_ids, wedding_id, couple_name, wedding_date,
+    scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state, sent_at, failed_at, error,
+    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
+FROM read_broadcast($1, $2, $3, $4);
+
+-- name: find_broadcast
+-- For the suite itself, which carries any broadcast through its states.
+SELECT
+    broadcast_id, type, priority, title, message, action_label, action_url,
+    everyone, user_ids, roles, tiers, segment_ids, wedding_ids, wedding_id, couple_name, wedding_date,
+    scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state, sent_at, failed_at, error,
+    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
+FROM broadcasts
+WHERE broadcast_id = $1;
+
+-- name: find_wall
+-- The weddings to ask the directory about before a coordinator is shown a broadcast.
+SELECT wedding_id FROM walls WHERE broadcast_id = $1 ORDER BY wedding_id;
+
+-- name: begin_dispatch
+-- The move to dispatching, once, with what the directory says of its wedding now; nothing when it is not pending any more or is
+-- being cancelled. A crash of Postgres may forget it: then the outbox row, whose lease ends without a report, brings it here
+-- again, so it need not wait for the disk.
+WITH hasty AS MATERIALIZED (
+    SELECT set_config('synchronous_commit', 'off', true) AS setting
+)
+UPDATE broadcasts
+SET
+    state = 'dispatching',
+    couple_name = coalesce($3, couple_name),
+    wedding_date = CASE WHEN $3 IS NULL THEN wedding_date ELSE $4 END
+FROM hasty
+WHERE broadcast_id = $1 AND state = ANY ($2::broadcast_state[]) AND cancel_requested_at IS NULL
+RETURNING state;
+
+-- name: conclude_broadcast
+-- The end of dispatching and of its outbox row, which must come together.
+SELECT present, has_moved FROM conclude_broadcast($1, $2::broadcast_state[], $3::broadcast_state, $4, $5);
+
+-- name: request_cancel
+-- Noted before anybody is told to stop, so that a cancel is finished whatever crashes.
+SELECT request_cancel($1, $2, $3, $4::broadcast_state[], $5, $6) AS is_noted;
+
+-- name: finish_cancel
+-- Claimed only when everybody who had to stop has confirmed it.
+SELECT finish_cancel($1, $2::broadcast_state[], $3, $4, $5) AS is_cancelled;
+
+-- name: list_unfinished_cancels
+-- Those whose callers did not get an answer and have not come back; the condition is that of the index.
+SELECT broadcast_id
+FROM broadcasts
+WHERE cancel_requested_at < clock_timestamp() - make_interval(secs => $1::float8)
+    AND (
+        state IN ('awaiting_approval', 'pending', 'dispatching', 'sent')
+        OR (state = 'cancelled' AND retract AND NOT retracted)
+    )
+ORDER BY cancel_requested_at
+LIMIT $2;

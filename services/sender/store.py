@@ -1,0 +1,276 @@
+"""Owns the sender's tables: one method a query; rows in, domain values out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from wedsync.broadcast.v1.events_pb2 import BroadcastDue
+
+from services.sender.domain import (
+    TYPES,
+    Action,
+    Author,
+    Broadcast,
+    Cancellation,
+    Content,
+    Priority,
+    State,
+    Targeting,
+    Wedding,
+    states_before,
+)
+from services.sender.rights import Caller
+from shared.database import Database, Row
+from shared.queries import load
+from shared.subjects import broadcast_due
+
+SCHEMA: Final = "sender"
+_QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call that may be repeated: its caller's own id for it, and what tells another body apart."""
+
+    caller: str
+    method: str
+    request_id: str
+    body_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request_id was answered, as serialised, and the hash of the body that it came with."""
+
+    body_hash: bytes
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """Where a broadcast stands after it was told to end, and whether that moved it."""
+
+    state: State
+    has_moved: bool
+
+
+class CallStore:
+    """What a call may see and do in its caller's name, as the login under personal policies."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def accept(
+        self, broadcast: Broadcast, request: Request | None, method: str, response: bytes
+    ) -> Answer | None:
+        """Keep a broadcast with its wall, outbox row and answer; or else the answer that its request_id has already."""
+        content = broadcast.content
+        row = await self._database.fetchrow(
+            _QUERIES["accept_broadcast"],
+            broadcast.author.name,
+            broadcast.author.is_service,
+            method,
+            request and request.request_id,
+            request and request.body_hash,
+            response,
+            broadcast.broadcast_id,
+            *_content_values(content),
+            content.wall,
+            content.scheduled_for,
+            content.expires_at,
+            broadcast.created_at,
+            broadcast.targeted,
+            broadcast_due(content.priority.slug),
+            BroadcastDue(broadcast_id=broadcast.broadcast_id).SerializeToString(),
+            content.scheduled_for <= broadcast.created_at,
+        )
+        return _answer(row)
+
+    async def find_answer(self, request: Request) -> Answer | None:
+        """The first answer to a request_id, None for a new one."""
+        row = await self._database.fetchrow(
+            _QUERIES["find_request"], request.caller, request.method, request.request_id
+        )
+        return _answer(row)
+
+    async def remember_answer(self, request: Request, response: bytes) -> Answer | None:
+        """Keep the answer to a request_id; the one that stands, which another call may have kept before."""
+        row = await self._database.fetchrow(
+            _QUERIES["remember_request"],
+            request.caller,
+            request.method,
+            request.request_id,
+            request.body_hash,
+            response,
+        )
+        return _answer(row)
+
+    async def find_wall(self, broadcast_id: str) -> tuple[str, ...]:
+        """The weddings that bound a broadcast's audience; none for one that does not exist."""
+        rows = await self._database.fetch(_QUERIES["find_wall"], broadcast_id)
+        return tuple(str(row["wedding_id"]) for row in rows)
+
+    async def find_visible(self, caller: Caller, broadcast_id: str) -> Broadcast | None:
+        """A broadcast, None when it is not there or not this caller's to see."""
+        row = await self._database.fetchrow(
+            _QUERIES["find_visible_broadcast"],
+            caller.author.name,
+            caller.reads_all,
+            caller.team_weddings,
+            broadcast_id,
+        )
+        return None if row is None else _broadcast(row)
+
+    async def request_cancel(self, caller: Caller, broadcast_id: str, reason: str, *, retract: bool) -> bool:
+        """Note that a broadcast is to be stopped; False when it is not the caller's to stop, or has ended otherwise."""
+        return bool(
+            await self._database.fetchval(
+                _QUERIES["request_cancel"],
+                caller.author.name,
+                caller.is_admin,
+                broadcast_id,
+                [*states_before(State.CANCELLED), State.CANCELLED],
+                reason,
+                retract,
+            )
+        )
+
+
+class DispatchStore:
+    """What carries any broadcast through its states, as the worker's login."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, broadcast_id: str) -> Broadcast | None:
+        """A broadcast, None when there is none."""
+        row = await self._database.fetchrow(_QUERIES["find_broadcast"], broadcast_id)
+        return None if row is None else _broadcast(row)
+
+    async def begin_dispatch(self, broadcast_id: str, wedding: Wedding | None) -> bool:
+        """Move to dispatching with the facts of its wedding; False when it may not go there from where it is."""
+        state = await self._database.fetchval(
+            _QUERIES["begin_dispatch"],
+            broadcast_id,
+            states_before(State.DISPATCHING),
+            wedding and wedding.couple_name,
+            wedding and wedding.wedding_date,
+        )
+        return state is not None
+
+    async def conclude(
+        self, broadcast_id: str, before: Sequence[State], state: State, at: datetime, error: str = ""
+    ) -> Conclusion | None:
+        """End dispatching in `state`, from one of the states `before`; None when there is no such broadcast."""
+        row = await self._database.fetchrow(
+            _QUERIES["conclude_broadcast"], broadcast_id, before, state, at, error
+        )
+        return None if row is None else Conclusion(State(row["present"]), row["has_moved"])
+
+    async def finish_cancel(
+        self, broadcast_id: str, *, stopped: int, already_sent: int, retracted: bool
+    ) -> bool:
+        """End a cancel that was asked for; False when the broadcast came to another end meanwhile."""
+        return bool(
+            await self._database.fetchval(
+                _QUERIES["finish_cancel"],
+                broadcast_id,
+                states_before(State.CANCELLED),
+                stopped,
+                already_sent,
+                retracted,
+            )
+        )
+
+    async def unfinished_cancels(self, older_than_s: float, limit: int) -> list[str]:
+        """Broadcasts whose cancel was asked for that long ago and is not finished."""
+        rows = await self._database.fetch(_QUERIES["list_unfinished_cancels"], older_than_s, limit)
+        return [str(row["broadcast_id"]) for row in rows]
+
+
+def _answer(row: Row | None) -> Answer | None:
+    return None if row is None else Answer(row["known_body_hash"], row["known_response"])
+
+
+def _content_values(content: Content) -> tuple[object, ...]:
+    """The columns from `type` to `wedding_date`."""
+    targeting, wedding = content.targeting, content.wedding
+    return (
+        content.type.name,
+        content.priority,
+        content.title,
+        content.message,
+        content.action and content.action.label,
+        content.action and content.action.url,
+        targeting.everyone,
+        targeting.user_ids,
+        targeting.roles,
+        targeting.tiers,
+        targeting.segment_ids,
+        targeting.wedding_ids,
+        wedding and wedding.wedding_id,
+        wedding.couple_name if wedding else "",
+        wedding and wedding.wedding_date,
+    )
+
+
+def _broadcast(row: Row) -> Broadcast:
+    return Broadcast(
+        broadcast_id=str(row["broadcast_id"]),
+        content=_content(row),
+        author=Author(row["created_by"], row["created_by_service"]),
+        created_at=row["created_at"],
+        targeted=row["targeted"],
+        state=State(row["state"]),
+        sent_at=row["sent_at"],
+        failed_at=row["failed_at"],
+        error=row["error"],
+        is_being_cancelled=row["cancel_requested_at"] is not None,
+        is_to_be_retracted=row["retract"],
+        cancellation=_cancellation(row),
+    )
+
+
+def _content(row: Row) -> Content:
+    return Content(
+        type=TYPES[row["type"]],
+        priority=Priority(row["priority"]),
+        title=row["title"],
+        message=row["message"],
+        targeting=_targeting(row),
+        scheduled_for=row["scheduled_for"],
+        action=Action(row["action_label"], row["action_url"]) if row["action_label"] is not None else None,
+        wedding=_wedding(row),
+        expires_at=row["expires_at"],
+    )
+
+
+def _targeting(row: Row) -> Targeting:
+    return Targeting(
+        everyone=row["everyone"],
+        user_ids=tuple(map(str, row["user_ids"])),
+        roles=tuple(row["roles"]),
+        tiers=tuple(row["tiers"]),
+        segment_ids=tuple(map(str, row["segment_ids"])),
+        wedding_ids=tuple(map(str, row["wedding_ids"])),
+    )
+
+
+def _wedding(row: Row) -> Wedding | None:
+    if row["wedding_id"] is None:
+        return None
+    return Wedding(str(row["wedding_id"]), row["couple_name"], row["wedding_date"])
+
+
+def _cancellation(row: Row) -> Cancellation | None:
+    if row["cancelled_at"] is None:
+        return None
+    return Cancellation(
+        at=row["cancelled_at"],
+        reason=row["cancel_reason"],
+        stopped=row["stopped"],
+        already_sent=row["already_sent"],
+        retracted=row["retracted"],
+    )
