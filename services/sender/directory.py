@@ -1,0 +1,99 @@
+"""Asks the directory who people are, which weddings they belong to, and whom a targeting means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from wedsync.broadcast.v1 import audience_pb2
+from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
+
+from services.sender.domain import Author, Targeting, Wedding
+from services.sender.messages import date_of, targeting_message
+from services.sender.rights import Caller, WeddingAccess
+from shared.auth import Identity, current_identity, current_role
+
+AUDIENCE_SERVICE: Final = "wedsync.broadcast.v1.AudienceService"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many people a targeting means, and how many of its user ids nobody has."""
+
+    targeted: int
+    unknown_user_ids: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What each part of an audience would get now."""
+
+    count: Count
+    slices: tuple[audience_pb2.AudienceSlice, ...]
+
+
+class Directory:
+    """The directory as it is at each call: nothing is kept."""
+
+    def __init__(self, audience: AudienceServiceStub) -> None:
+        self._audience = audience
+
+    async def role_of(self, user_id: UUID) -> str | None:
+        """A person's role, None for somebody unknown."""
+        answer = await self._check(str(user_id), ())
+        return answer.role if answer.known else None
+
+    async def caller(self, weddings: Sequence[str] = ()) -> Caller:
+        """Who makes the call that runs now, with their access to these weddings."""
+        identity = current_identity()
+        author = author_of(identity)
+        if not weddings:
+            return Caller(author, current_role(), identity.scopes)
+        return await self._ask(author, identity.scopes, weddings)
+
+    async def author(self, author: Author, weddings: Sequence[str]) -> Caller:
+        """Who the author of a broadcast is by now, with their access to its weddings."""
+        if author.is_service and not weddings:
+            return Caller(author)
+        return await self._ask(author, frozenset(), weddings)
+
+    async def count(self, targeting: Targeting, wall: Sequence[str]) -> Count:
+        """How many people are meant. Raises NotFound for a wedding or segment that does not exist."""
+        message = targeting_message(targeting, wall)
+        answer = await self._audience.CountAudience(audience_pb2.CountAudienceRequest(targeting=message))
+        return Count(answer.targeted, answer.unknown_user_ids)
+
+    async def forecast(
+        self, targeting: Targeting, wall: Sequence[str], rules: audience_pb2.DeliveryRules
+    ) -> Forecast:
+        """What everybody meant would get now, in numbers."""
+        request = audience_pb2.ResolveAudienceRequest(
+            targeting=targeting_message(targeting, wall), rules=rules, counts_only=True
+        )
+        count, slices = Count(0, 0), []
+        async for answer in self._audience.ResolveAudience(request):
+            count = Count(answer.targeted, answer.unknown_user_ids)
+            if answer.HasField("slice"):
+                slices.append(answer.slice)
+        return Forecast(count, tuple(slices))
+
+    async def _ask(self, author: Author, scopes: frozenset[str], weddings: Sequence[str]) -> Caller:
+        answer = await self._check("" if author.is_service else author.name, weddings)
+        role = answer.role if answer.known else None
+        return Caller(author, role, scopes, tuple(map(_wedding_access, answer.weddings)))
+
+    async def _check(self, user_id: str, weddings: Sequence[str]) -> audience_pb2.CheckWeddingAccessResponse:
+        request = audience_pb2.CheckWeddingAccessRequest(user_id=user_id, wedding_ids=weddings)
+        return await self._audience.CheckWeddingAccess(request)
+
+
+def author_of(identity: Identity) -> Author:
+    """The name under which a caller's broadcasts and requests are kept."""
+    if identity.user_id is None:
+        return Author(identity.subject, is_service=True)
+    return Author(str(identity.user_id), is_service=False)
+
+
+def _wedding_access(message: audience_pb2.WeddingAccess) -> WeddingAccess:
+    wedding = Wedding(message.wedding_id, message.couple_name, date_of(message.wedding_date))
+    return WeddingAccess(wedding, message.exists, message.on_team)

@@ -1,0 +1,139 @@
+"""Takes broadcasts: rights, wall, audience, and the one transaction after which none can be lost."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from wedsync.broadcast.v1 import sender_pb2
+
+from services.sender.directory import Count, Directory
+from services.sender.domain import TYPES, Broadcast, Priority, wall_of
+from services.sender.forecasts import preview_message
+from services.sender.messages import broadcast_message, draft_to_preview, draft_to_send, rules_message
+from services.sender.replays import Replays, answer_to, request_of
+from services.sender.rights import Caller, require_reach, require_sender
+from services.sender.rules import Draft, preview_violations, send_violations
+from services.sender.store import CallStore
+from shared.clock import Clock
+from shared.errors import FieldViolation, OutsideReach
+from shared.failpoints import declare, failpoint
+
+log = structlog.get_logger(__name__)
+
+SEND: Final = "SendBroadcast"
+BEFORE_COMMIT, AFTER_COMMIT = declare("sender.send.before_commit", "sender.send.after_commit")
+
+
+class Sending:
+    """What SendBroadcast and PreviewAudience do once the edge has let a call in."""
+
+    def __init__(
+        self,
+        store: CallStore,
+        replays: Replays,
+        directory: Directory,
+        clock: Clock,
+        wake_relay: Callable[[], None],
+    ) -> None:
+        """`wake_relay` is told of every commit that added an outbox row."""
+        self._store = store
+        self._replays = replays
+        self._directory = directory
+        self._clock = clock
+        self._wake_relay = wake_relay
+
+    async def replay(
+        self, request: sender_pb2.SendBroadcastRequest
+    ) -> sender_pb2.SendBroadcastResponse | None:
+        """The first answer to a repeated send."""
+        return await self._replays.find(SEND, request, sender_pb2.SendBroadcastResponse)
+
+    def send_violations(self, request: sender_pb2.SendBroadcastRequest) -> Iterable[FieldViolation]:
+        """The rules of product.md that a send breaks, besides those in the contract."""
+        return send_violations(draft_to_send(request), self._clock.now())
+
+    def preview_violations(self, request: sender_pb2.PreviewAudienceRequest) -> Iterable[FieldViolation]:
+        """The rules of product.md that a preview breaks, besides those in the contract."""
+        return preview_violations(draft_to_preview(request), self._clock.now())
+
+    async def send(self, request: sender_pb2.SendBroadcastRequest) -> sender_pb2.SendBroadcastResponse:
+        """Accept a valid request, or, with `validate_only`, say how it would be accepted."""
+        draft = draft_to_send(request)
+        wall = wall_of(draft.targeting, draft.wedding_id)
+        caller = await self._sender(draft, wall)
+        count = await self._directory.count(draft.targeting, wall)
+        now = self._clock.now()
+        content = draft.content(now, caller.wedding(draft.wedding_id))
+        broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted)
+        response = _response(broadcast, count)
+        if request.validate_only:
+            response.broadcast.ClearField("broadcast_id")
+            return response
+        return await self._accept(broadcast, request, response)
+
+    async def preview(self, request: sender_pb2.PreviewAudienceRequest) -> sender_pb2.PreviewAudienceResponse:
+        """Count what everybody meant by a valid request would get now."""
+        draft = draft_to_preview(request)
+        wall = wall_of(draft.targeting, draft.wedding_id)
+        await self._sender(draft, wall)
+        broadcast_type = TYPES[draft.type]
+        priority = draft.priority or broadcast_type.default_priority
+        rules = rules_message(broadcast_type, priority, draft.wedding_id, wall)
+        return preview_message(await self._directory.forecast(draft.targeting, wall, rules), draft.expires_at)
+
+    async def _sender(self, draft: Draft, wall: tuple[str, ...]) -> Caller:
+        """The caller, who may send this type to this audience."""
+        caller = await self._directory.caller(wall)
+        require_sender(caller)
+        with _wall_refusals_told(draft.type, wall):
+            require_reach(caller, TYPES[draft.type], draft.targeting)
+        return caller
+
+    async def _accept(
+        self,
+        broadcast: Broadcast,
+        request: sender_pb2.SendBroadcastRequest,
+        response: sender_pb2.SendBroadcastResponse,
+    ) -> sender_pb2.SendBroadcastResponse:
+        repeatable = request_of(SEND, request)
+        await failpoint(BEFORE_COMMIT)
+        earlier = await self._store.accept(broadcast, repeatable, SEND, response.SerializeToString())
+        await failpoint(AFTER_COMMIT)
+        if repeatable is not None and earlier is not None:
+            return answer_to(repeatable, earlier, sender_pb2.SendBroadcastResponse)
+        self._wake_relay()
+        _log_accepted(broadcast)
+        return response
+
+
+def _response(broadcast: Broadcast, count: Count) -> sender_pb2.SendBroadcastResponse:
+    return sender_pb2.SendBroadcastResponse(
+        broadcast=broadcast_message(broadcast),
+        targeted_users=count.targeted,
+        unknown_user_ids=count.unknown_user_ids,
+    )
+
+
+def _log_accepted(broadcast: Broadcast) -> None:
+    content = broadcast.content
+    fields = {
+        "broadcast_id": broadcast.broadcast_id,
+        "type": content.type.name,
+        "priority": content.priority.slug,
+        "targeted": broadcast.targeted,
+        "scheduled": content.scheduled_for > broadcast.created_at,
+    }
+    log.info("broadcast_accepted", **fields)
+    if content.priority is Priority.CRITICAL:
+        log.warning("critical_broadcast_accepted", **fields)
+
+
+@contextmanager
+def _wall_refusals_told(broadcast_type: str, wall: tuple[str, ...]) -> Iterator[None]:
+    try:
+        yield
+    except OutsideReach:
+        log.warning("wall_refused", type=broadcast_type, wedding_ids=wall[:10], weddings=len(wall))
+        raise
