@@ -1,0 +1,137 @@
+"""Builds the sender and serves it: `python -m services.sender.main`."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
+from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
+from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
+from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
+
+from services.sender import servicer
+from services.sender.cancelling import CancelFinisher, Cancelling, Stopping
+from services.sender.config import Settings
+from services.sender.consumer import StateConsumer, bury, encode_due
+from services.sender.directory import AUDIENCE_SERVICE, Directory
+from services.sender.orders import Orders
+from services.sender.progress import DISPATCHER_SERVICE, INBOX_SERVICE, Changes, Progress
+from services.sender.replays import Replays
+from services.sender.sending import Sending
+from services.sender.store import SCHEMA, CallStore, DispatchStore
+from shared import database, failpoints, logging, messaging
+from shared.auth import TokenVerifier
+from shared.channels import open_channel
+from shared.clock import SystemClock
+from shared.drain import DrainStep, run_until_signal
+from shared.health import Dependency, HealthMonitor, check_serving
+from shared.interceptors import EdgeInterceptor
+from shared.outbox import OutboxRelay
+from shared.pull_worker import PullWorker
+from shared.server import GrpcServer, run_service
+from shared.settings import Address, Environment
+from shared.streams import SENDER_STATE
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSender:
+    """A sender that serves: where it is called, what runs beside its calls, and the steps that end it."""
+
+    address: Address
+    background: tuple[asyncio.Task[None], ...]
+    steps: tuple[DrainStep, ...]
+
+
+async def start(settings: Settings) -> RunningSender:
+    """Connect, build and serve."""
+    clock, transport, token = SystemClock(), settings.server.transport, settings.token
+    connections = settings.database_connections
+
+    verifier = await TokenVerifier.open(settings.auth)
+    called = await database.connect(
+        settings.database_url, application_name=f"{SCHEMA}-api", max_size=connections
+    )
+    worked = await database.connect(
+        settings.worker_database_url, application_name=SCHEMA, max_size=connections
+    )
+    nats = await messaging.connect(settings.messaging)
+    preferences = open_channel(
+        "preferences", settings.preferences, transport, token, retried=[AUDIENCE_SERVICE]
+    )
+    dispatcher = open_channel(
+        "dispatcher", settings.dispatcher, transport, token, retried=[DISPATCHER_SERVICE]
+    )
+    inbox = open_channel("inbox", settings.inbox, transport, token, retried=[INBOX_SERVICE])
+
+    store, work, changes = CallStore(called), DispatchStore(worked), Changes()
+    directory, replays = Directory(AudienceServiceStub(preferences)), Replays(store)
+    dispatches, inboxes = DispatcherServiceStub(dispatcher), InboxServiceStub(inbox)
+    relay = OutboxRelay(worked, SCHEMA, nats, lease_s=settings.relay_lease_s, encode=encode_due)
+    sending = Sending(store, replays, directory, clock, relay.wake)
+    progress = Progress(store, directory, dispatches, inboxes, changes, clock)
+    stopping = Stopping(work, dispatches, inboxes, changes)
+    cancelling, finisher = (
+        Cancelling(store, replays, directory, progress, stopping),
+        CancelFinisher(work, stopping),
+    )
+    orders = Orders(work, directory, changes, clock)
+    states = StateConsumer(work, changes, clock)
+    reports = PullWorker(nats, SENDER_STATE, states.handle, bury=bury, concurrency=4, batch=64, ack_sync=True)
+
+    health = HealthMonitor(
+        [
+            Dependency("postgres", called.check),
+            Dependency("nats", nats.check),
+            Dependency(SENDER_STATE.name, reports.check, required=False),
+            # A repeated send, an order's text, and what was accepted go on without these.
+            Dependency("preferences", lambda: check_serving(preferences), required=False),
+            Dependency("dispatcher", lambda: check_serving(dispatcher), required=False),
+            Dependency("inbox", lambda: check_serving(inbox), required=False),
+        ]
+    )
+    edge = EdgeInterceptor(verifier, role_of=directory.role_of, limits=settings.server.limits)
+    server = GrpcServer(settings.server, edge, health)
+    server.add(
+        add_SenderServiceServicer_to_server,
+        servicer.SenderServicer(sending, cancelling, progress, orders),
+        servicer.RIGHTS,
+        servicer.replays(sending, cancelling),
+        servicer.rules(sending),
+    )
+    failpoints.check_declared()
+
+    loops = (relay, reports, finisher)
+    background = tuple(asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in loops)
+    steps = (
+        server.leave(),
+        DrainStep("stop_fetching", reports.stop),
+        DrainStep("end_watches", changes.close),
+        server.finish_calls(),
+        DrainStep("finish_relay", lambda: _finish(relay, finisher, background)),
+        DrainStep("drain_nats", nats.drain),
+        DrainStep(
+            "close_channels", lambda: asyncio.gather(preferences.close(), dispatcher.close(), inbox.close())
+        ),
+        DrainStep("close_pools", lambda: asyncio.gather(called.close(), worked.close())),
+    )
+    return RunningSender(await server.start(), background, steps)
+
+
+async def main() -> int:
+    """Serve until a signal; the exit code."""
+    settings = Settings.read(Environment(os.environ))
+    logging.configure(SCHEMA, log_format=settings.log_format)
+    sender = await start(settings)
+    return await run_until_signal(sender.steps, sender.background)
+
+
+async def _finish(
+    relay: OutboxRelay, finisher: CancelFinisher, background: tuple[asyncio.Task[None], ...]
+) -> None:
+    relay.stop()
+    finisher.stop()
+    await asyncio.wait(background)
+
+
+if __name__ == "__main__":
+    run_service(main)

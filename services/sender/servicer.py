@@ -1,0 +1,98 @@
+"""The gRPC edge of the sender, and who may call what of it."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from typing_extensions import override
+from wedsync.broadcast.v1 import sender_pb2
+from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
+
+from services.sender.cancelling import CANCEL, Cancelling
+from services.sender.orders import Orders
+from services.sender.progress import Progress
+from services.sender.rights import ADMIN, COORDINATOR, READ_SCOPE, SEND_SCOPE
+from services.sender.sending import SEND, Sending
+from shared.methods import Replay
+from shared.rights import Right, limited_scope, roles, scopes
+from shared.validation import Rules
+
+_SENDERS: Final = roles(ADMIN, COORDINATOR) | limited_scope(SEND_SCOPE)
+_READERS: Final = roles(ADMIN, COORDINATOR) | scopes(READ_SCOPE)
+
+RIGHTS: Final[dict[str, Right]] = {
+    "SendBroadcast": _SENDERS,
+    "PreviewAudience": _SENDERS,
+    "CancelBroadcast": _SENDERS,
+    "GetQuota": _SENDERS,
+    # A service account that sends sees what it sent.
+    "GetBroadcast": _READERS | limited_scope(SEND_SCOPE),
+    "ListBroadcasts": _READERS | limited_scope(SEND_SCOPE),
+    "WatchBroadcast": _READERS | limited_scope(SEND_SCOPE),
+    "GetAnalytics": _READERS,
+    "ApproveBroadcast": roles(ADMIN),
+    "RejectBroadcast": roles(ADMIN),
+    "ListAuditEvents": roles(ADMIN) | scopes("audit.read"),
+    "VerifyAuditLog": roles(ADMIN) | scopes("audit.read"),
+    "CleanUp": roles(ADMIN) | scopes("dispatch.operate"),
+    "GetDispatchOrder": scopes("internal"),
+}
+"""Each method's row of product.md's table of rights."""
+
+
+def replays(sending: Sending, cancelling: Cancelling) -> dict[str, Replay]:
+    """What answers a repeated request before anything about it is judged anew."""
+    return {SEND: sending.replay, CANCEL: cancelling.replay}
+
+
+def rules(sending: Sending) -> dict[str, Rules]:
+    """The rules that the contract's annotations cannot state; they are told together with those that they do."""
+    return {SEND: sending.send_violations, "PreviewAudience": sending.preview_violations}
+
+
+class SenderServicer(SenderServiceServicer):
+    """Each method is the part of the sender that does it; those that are missing answer UNIMPLEMENTED."""
+
+    def __init__(self, sending: Sending, cancelling: Cancelling, progress: Progress, orders: Orders) -> None:
+        self._sending = sending
+        self._cancelling = cancelling
+        self._progress = progress
+        self._orders = orders
+
+    @override
+    async def SendBroadcast(
+        self, request: sender_pb2.SendBroadcastRequest, context: object
+    ) -> sender_pb2.SendBroadcastResponse:
+        return await self._sending.send(request)
+
+    @override
+    async def PreviewAudience(
+        self, request: sender_pb2.PreviewAudienceRequest, context: object
+    ) -> sender_pb2.PreviewAudienceResponse:
+        return await self._sending.preview(request)
+
+    @override
+    async def CancelBroadcast(
+        self, request: sender_pb2.CancelBroadcastRequest, context: object
+    ) -> sender_pb2.CancelBroadcastResponse:
+        return await self._cancelling.cancel(request)
+
+    @override
+    async def GetBroadcast(
+        self, request: sender_pb2.GetBroadcastRequest, context: object
+    ) -> sender_pb2.GetBroadcastResponse:
+        return await self._progress.get(request.broadcast_id.lower())
+
+    @override
+    async def WatchBroadcast(
+        self, request: sender_pb2.WatchBroadcastRequest, context: object
+    ) -> AsyncIterator[sender_pb2.WatchBroadcastResponse]:
+        async for progress in self._progress.watch(request.broadcast_id.lower()):
+            yield progress
+
+    @override
+    async def GetDispatchOrder(
+        self, request: sender_pb2.GetDispatchOrderRequest, context: object
+    ) -> sender_pb2.GetDispatchOrderResponse:
+        is_plan = request.purpose == sender_pb2.DISPATCH_PURPOSE_PLAN
+        fetch = self._orders.plan if is_plan else self._orders.content
+        return sender_pb2.GetDispatchOrderResponse(order=await fetch(request.broadcast_id.lower()))

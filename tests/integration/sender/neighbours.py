@@ -1,0 +1,202 @@
+"""The sender's neighbours for its tests: small, truthful to the contract, and told by a test what they know."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+from google.type.date_pb2 import Date
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from wedsync.broadcast.v1 import audience_pb2, common_pb2, dispatcher_pb2, inbox_pb2
+from wedsync.broadcast.v1.audience_pb2_grpc import (
+    AudienceServiceServicer,
+    add_AudienceServiceServicer_to_server,
+)
+from wedsync.broadcast.v1.dispatcher_pb2_grpc import (
+    DispatcherServiceServicer,
+    add_DispatcherServiceServicer_to_server,
+)
+from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer, add_InboxServiceServicer_to_server
+
+from shared.errors import DependencyUnavailable, NotFound, ServiceError
+
+_STATUS_DETAILS_KEY = "grpc-status-details-bin"
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(slots=True)
+class TestWedding:
+    """A wedding of the tests' directory."""
+
+    __test__ = False
+
+    team: set[str] = field(default_factory=set)
+    couple_name: str = "Amara & Jonas"
+    date: tuple[int, int, int] = (2027, 6, 5)
+
+
+class Preferences(AudienceServiceServicer):
+    """A directory of a few people and weddings, which counts its calls."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+        self.people: dict[str, str] = {}
+        self.weddings: dict[str, TestWedding] = {}
+        self.slices: list[audience_pb2.AudienceSlice] = []
+        self.resolved: list[audience_pb2.ResolveAudienceRequest] = []
+        self.calls: list[str] = []
+
+    async def CheckWeddingAccess(
+        self, request: audience_pb2.CheckWeddingAccessRequest, context: grpc.aio.ServicerContext
+    ) -> audience_pb2.CheckWeddingAccessResponse:
+        await self._enter("CheckWeddingAccess", context)
+        user_id = request.user_id
+        return audience_pb2.CheckWeddingAccessResponse(
+            known=user_id in self.people,
+            role=self.people.get(user_id, ""),
+            weddings=[self._access(user_id, each) for each in dict.fromkeys(request.wedding_ids)],
+        )
+
+    async def CountAudience(
+        self, request: audience_pb2.CountAudienceRequest, context: grpc.aio.ServicerContext
+    ) -> audience_pb2.CountAudienceResponse:
+        await self._enter("CountAudience", context)
+        targeting = request.targeting
+        if any(each not in self.weddings for each in targeting.wedding_ids):
+            await refuse(context, NotFound())
+        meant = self._meant(targeting)
+        unknown = [each for each in targeting.user_ids if each not in self.people]
+        return audience_pb2.CountAudienceResponse(targeted=len(meant), unknown_user_ids=len(unknown))
+
+    async def ResolveAudience(
+        self, request: audience_pb2.ResolveAudienceRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[audience_pb2.ResolveAudienceResponse]:
+        await self._enter("ResolveAudience", context)
+        self.resolved.append(request)
+        targeted = len(self._meant(request.targeting))
+        yield audience_pb2.ResolveAudienceResponse(targeted=targeted)
+        for each in self.slices:
+            yield audience_pb2.ResolveAudienceResponse(slice=each, targeted=targeted)
+
+    def _access(self, user_id: str, wedding_id: str) -> audience_pb2.WeddingAccess:
+        wedding = self.weddings.get(wedding_id)
+        if wedding is None:
+            return audience_pb2.WeddingAccess(wedding_id=wedding_id)
+        year, month, day = wedding.date
+        return audience_pb2.WeddingAccess(
+            wedding_id=wedding_id,
+            exists=True,
+            on_team=user_id in wedding.team,
+            couple_name=wedding.couple_name,
+            wedding_date=Date(year=year, month=month, day=day),
+        )
+
+    def _meant(self, targeting: common_pb2.Targeting) -> set[str]:
+        named = {each for each in targeting.user_ids if each in self.people}
+        named |= {user_id for user_id, role in self.people.items() if role in targeting.roles}
+        if targeting.everyone or not (targeting.user_ids or targeting.roles or targeting.tiers):
+            named = set(self.people)
+        teams = [self.weddings[each].team for each in targeting.wedding_ids]
+        return named & set().union(*teams) if teams else named
+
+    async def _enter(self, method: str, context: grpc.aio.ServicerContext) -> None:
+        self.calls.append(method)
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+
+
+class Dispatcher(DispatcherServiceServicer):
+    """Keeps the ledgers that a test gives it, and tombstones."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+        self.dispatches: dict[str, dispatcher_pb2.Dispatch] = {}
+        self.stopped: list[str] = []
+
+    async def GetDispatch(
+        self, request: dispatcher_pb2.GetDispatchRequest, context: grpc.aio.ServicerContext
+    ) -> dispatcher_pb2.GetDispatchResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        if request.broadcast_id not in self.dispatches:
+            await refuse(context, NotFound())
+        return dispatcher_pb2.GetDispatchResponse(dispatch=self.dispatches[request.broadcast_id])
+
+    async def StopDispatch(
+        self, request: dispatcher_pb2.StopDispatchRequest, context: grpc.aio.ServicerContext
+    ) -> dispatcher_pb2.StopDispatchResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        self.stopped.append(request.broadcast_id)
+        dispatch = self.dispatches.get(request.broadcast_id)
+        return dispatcher_pb2.StopDispatchResponse(
+            planned=dispatch is not None, targeted=dispatch.targeted if dispatch else 0
+        )
+
+
+class Inbox(InboxServiceServicer):
+    """Keeps the counts that a test gives it, and what was retracted."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+        self.engagements: dict[str, common_pb2.Engagement] = {}
+        self.retracted: list[tuple[str, bool]] = []
+        self.release = asyncio.Event()
+        self.release.set()
+
+    async def GetEngagement(
+        self, request: inbox_pb2.GetEngagementRequest, context: grpc.aio.ServicerContext
+    ) -> inbox_pb2.GetEngagementResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        nobody = common_pb2.Engagement()
+        return inbox_pb2.GetEngagementResponse(
+            engagements=[self.engagements.get(each, nobody) for each in request.broadcast_ids]
+        )
+
+    async def RetractBroadcast(
+        self, request: inbox_pb2.RetractBroadcastRequest, context: grpc.aio.ServicerContext
+    ) -> inbox_pb2.RetractBroadcastResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        await self.release.wait()
+        self.retracted.append((request.broadcast_id, request.hide))
+        engagement = self.engagements.get(request.broadcast_id, common_pb2.Engagement())
+        return inbox_pb2.RetractBroadcastResponse(arrived=engagement.delivered)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The three services on one port."""
+
+    preferences: Preferences
+    dispatcher: Dispatcher
+    inbox: Inbox
+    address: str
+
+
+@asynccontextmanager
+async def neighbours() -> AsyncIterator[Neighbours]:
+    """Runs the three for the time of the block."""
+    preferences, dispatcher, inbox = Preferences(), Dispatcher(), Inbox()
+    server = grpc.aio.server()
+    add_AudienceServiceServicer_to_server(preferences, server)
+    add_DispatcherServiceServicer_to_server(dispatcher, server)
+    add_InboxServiceServicer_to_server(inbox, server)
+    health = health_aio.HealthServicer()
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield Neighbours(preferences, dispatcher, inbox, f"127.0.0.1:{port}")
+    await server.stop(None)
+
+
+async def refuse(context: grpc.aio.ServicerContext, error: ServiceError) -> None:
+    """Ends a call as the edge of a real service would."""
+    status = error.to_rich_status()
+    await context.abort(
+        _CODES[error.status], status.message, ((_STATUS_DETAILS_KEY, status.SerializeToString()),)
+    )
