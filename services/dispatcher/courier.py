@@ -11,7 +11,7 @@ from services.dispatcher.work import LeasedChunk
 from shared import subjects
 from shared.errors import DependencyUnavailable
 from shared.failpoints import declare, failpoint
-from shared.outbox import Publisher
+from shared.messaging import Messaging
 
 log = structlog.get_logger(__name__)
 
@@ -21,8 +21,13 @@ declare("dispatcher.publish.before", "dispatcher.publish.after")
 class Courier:
     """Publishes chunks, all of a batch at the same time."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
+    def __init__(self, messaging: Messaging) -> None:
+        self._messaging = messaging
+
+    def require_connection(self) -> None:
+        """Raise DependencyUnavailable while nothing could be sent: what was leased then would only wait."""
+        if not self._messaging.is_connected:
+            raise DependencyUnavailable("NATS cannot be reached.")
 
     async def send(self, chunks: Sequence[LeasedChunk]) -> None:
         """Return once JetStream has them. One that it does not take is sent again when its lease has ended."""
@@ -39,6 +44,6 @@ class Courier:
         lane = chunk.priority.slug
         # Each lease has an id of its own: the same one again would be dropped for two minutes.
         message_id = f"{chunk.broadcast_id}:{chunk.chunk}:{chunk.epoch}"
-        await self._publisher.publish(subjects.delivery_inbox(lane), delivery_payload(chunk), message_id)
+        await self._messaging.publish(subjects.delivery_inbox(lane), delivery_payload(chunk), message_id)
         CHUNKS_SENT.labels(lane, chunk.kind.value).inc()
         await failpoint("dispatcher.publish.after")

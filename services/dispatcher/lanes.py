@@ -86,6 +86,7 @@ class Lane:
 
     async def advance(self) -> bool:
         """Send what may leave, then decide again what may leave next; whether there was anything."""
+        self._courier.require_connection()
         leased, stale = await self._store.lease(self.priority, self._limit, _BATCH)
         await self._courier.send(leased)
         if stale:

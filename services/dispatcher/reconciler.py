@@ -55,6 +55,7 @@ class Reconciler:
 
     async def send_again(self) -> None:
         """Send what the inbox has not answered for in time, under the next epoch, until nothing is overdue."""
+        self._courier.require_connection()
         while chunks := await self._store.lease_again(self._lanes, _BATCH):
             for chunk in chunks:
                 CHUNKS_SENT_AGAIN.labels(chunk.priority.slug).inc()

@@ -26,13 +26,22 @@ class Reviewer:
         self._release_per_second = release_per_second
 
     async def review(self, chunks: Sequence[WaitingChunk]) -> None:
-        """Bring these chunks up to date; held ones among them are pending afterwards, as far as anybody is left."""
+        """Bring these chunks up to date; held ones among them are pending afterwards, as far as anybody is left.
+
+        When that fails for some broadcasts it is done for the others, and the first failure is raised.
+        """
         groups: dict[tuple[UUID, Kind], list[WaitingChunk]] = defaultdict(list)
         for chunk in chunks:
             groups[chunk.broadcast_id, chunk.kind].append(chunk)
         rules = await self._store.rules({broadcast_id for broadcast_id, _ in groups})
+        failures = []
         for (broadcast_id, kind), group in groups.items():
-            await self._review_group(rules[broadcast_id], kind, group)
+            try:
+                await self._review_group(rules[broadcast_id], kind, group)
+            except Exception as error:  # noqa: BLE001  # one broadcast's trouble must not keep the others waiting
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def _review_group(self, rules: Rules, kind: Kind, chunks: Sequence[WaitingChunk]) -> None:
         """Chunks of one kind of one broadcast: one question for all of them."""
@@ -55,14 +64,15 @@ class Reviewer:
     async def _changes(
         self, kind: Kind, chunks: Sequence[WaitingChunk], slices: Sequence[Slice]
     ) -> list[tuple[WaitingChunk, Redecision]]:
+        readers: list[Audience] = []
+        if kind is Kind.ALERT:
+            asked = (self._readers.among(chunk.broadcast_id, chunk.members) for chunk in chunks)
+            readers = await asyncio.gather(*asked)
         changes = []
-        for chunk in chunks:
-            decided = slices
-            if kind is Kind.ALERT:
-                readers = await self._readers.among(chunk.broadcast_id, chunk.members)
-                decided = spare_readers(slices, chunk.members, readers)
+        for place, chunk in enumerate(chunks):
+            decided = spare_readers(slices, chunk.members, readers[place]) if readers else slices
             changes.append((chunk, redecide(kind, chunk.members, decided, self._release_per_second)))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # each takes a while when much has changed
         return changes
 
 

@@ -25,9 +25,7 @@ _QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
 declare(
     "dispatcher.plan.before_commit",
     "dispatcher.plan.after_commit",
-    "dispatcher.lease.before_commit",
     "dispatcher.lease.after_commit",
-    "dispatcher.lease_again.before_commit",
     "dispatcher.lease_again.after_commit",
     "dispatcher.redecide.before_commit",
     "dispatcher.redecide.after_commit",
@@ -111,7 +109,6 @@ class DispatchStore:
         self, priority: Priority, limit: InFlightLimit, batch: int
     ) -> tuple[list[LeasedChunk], list[WaitingChunk]]:
         """What leaves this lane now, and what would if it had been decided more recently."""
-        await failpoint("dispatcher.lease.before_commit")
         found = await self._database.fetch(
             _QUERIES["lease_chunks"],
             priority,
@@ -122,13 +119,13 @@ class DispatchStore:
             self._terms.first,
             timedelta(seconds=self._terms.fresh_s),
         )
-        await failpoint("dispatcher.lease.after_commit")
         leased = [rows.leased_chunk(row, priority) for row in found if row["is_leased"]]
+        if leased:
+            await failpoint("dispatcher.lease.after_commit")
         return leased, [rows.waiting_chunk(row) for row in found if not row["is_leased"]]
 
     async def lease_again(self, priorities: Collection[Priority], batch: int) -> list[LeasedChunk]:
         """Chunks that the inbox has not answered for in time, to be sent once more, unchanged."""
-        await failpoint("dispatcher.lease_again.before_commit")
         ceiling = timedelta(seconds=self._terms.ceiling_s)
         found = await self._database.fetch(
             _QUERIES["lease_again"], list(priorities), self._terms.first, ceiling, batch
@@ -156,13 +153,13 @@ class DispatchStore:
         self, changes: Sequence[tuple[WaitingChunk, Redecision]], decided: Decided
     ) -> list[Closure]:
         """Put chunks of one broadcast into their new form; what somebody else has changed meanwhile stays theirs."""
-        await failpoint("dispatcher.redecide.before_commit")
         async with self._database.transaction() as transaction:
             for chunk, change in changes:
                 await transaction.fetchval(
                     _QUERIES["redecide_chunk"], *rows.redecision_columns(chunk, change, decided)
                 )
             closures = await self._close_finished(transaction, {chunk.broadcast_id for chunk, _ in changes})
+            await failpoint("dispatcher.redecide.before_commit")
         await failpoint("dispatcher.redecide.after_commit")
         return self._announced(closures)
 
@@ -175,7 +172,6 @@ class DispatchStore:
 
     async def expire(self, priorities: Collection[Priority]) -> list[Closure]:
         """End what waits of broadcasts that have passed their expiry."""
-        await failpoint("dispatcher.expire.before_commit")
         async with self._database.transaction() as transaction:
             found = await transaction.fetch(_QUERIES["lock_expired"], list(priorities))
             if not found:
@@ -183,12 +179,12 @@ class DispatchStore:
             expired = [row["broadcast_id"] for row in found]
             await transaction.execute(_QUERIES["expire_chunks"], expired)
             closures = await self._close_finished(transaction, expired)
+            await failpoint("dispatcher.expire.before_commit")
         await failpoint("dispatcher.expire.after_commit")
         return self._announced(closures)
 
     async def apply(self, reports: Sequence[Report]) -> Applied:
         """Take the inbox's word on chunks, close what is finished by it, and tell the sender."""
-        await failpoint("dispatcher.report.before_commit")
         async with self._database.transaction() as transaction:
             found = await transaction.fetch(
                 _QUERIES["apply_reports"],
@@ -200,6 +196,7 @@ class DispatchStore:
             verdicts = {row["place"]: row["verdict"] for row in found}
             applied = {reports[row["place"] - 1].broadcast_id for row in found if row["verdict"] == "applied"}
             closures = await self._close_finished(transaction, applied)
+            await failpoint("dispatcher.report.before_commit")
         await failpoint("dispatcher.report.after_commit")
         return Applied(
             tuple(verdicts[place] for place in range(1, len(reports) + 1)),

@@ -6,6 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from services.dispatcher.call_store import CallStore
 from services.dispatcher.store import DispatchStore, LeaseTerms
 from shared.database import Database, connect
 from shared.provisioning import provision
@@ -60,6 +61,12 @@ async def empty(admin: asyncpg.Connection) -> None:
 def store(worker: Database, empty: None) -> DispatchStore:
     """The worker's rows, in empty tables."""
     return DispatchStore(worker, TERMS, told=lambda: None)
+
+
+@pytest.fixture
+def calls(caller: Database) -> CallStore:
+    """The rows as calls see them."""
+    return CallStore(caller)
 
 
 @pytest.fixture(scope="module")

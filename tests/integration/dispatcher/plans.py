@@ -1,7 +1,9 @@
-"""Makes plans for tests of the store."""
+"""What tests of the store are made of: plans, reports, and looks behind the policies."""
 
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
+
+import asyncpg
 
 from services.dispatcher.domain import (
     Category,
@@ -16,12 +18,15 @@ from services.dispatcher.domain import (
     Reason,
 )
 from services.dispatcher.planner import lease_first
-from services.dispatcher.work import Plan, Rules
+from services.dispatcher.work import LeasedChunk, Plan, Report, Rules
 from shared.audience import Audience
 
 DECIDED = Decided(7, datetime(2026, 11, 22, 12, tzinfo=UTC))
 LIMIT = InFlightLimit(chunks=2, members=100, most_chunks=16)
 NONE_LEASED = InFlightLimit(chunks=0, members=0, most_chunks=0)
+PAST = datetime(2026, 11, 1, tzinfo=UTC)
+FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
+LANES = list(Priority)
 
 
 def rules(priority: Priority = Priority.NORMAL, broadcast_id: UUID | None = None) -> Rules:
@@ -77,3 +82,34 @@ def suppressed(start: int, size: int, channel: Channel = Channel.REALTIME) -> Dr
 def members(start: int, size: int) -> Audience:
     """So many people, from this number on."""
     return Audience.of(range(start, start + size))
+
+
+def merged(chunk: LeasedChunk, size: int | None = None) -> Report:
+    """The inbox has it."""
+    real = len(Audience.from_bytes(chunk.members))
+    return Report(chunk.broadcast_id, chunk.chunk, real if size is None else size, is_merged=True)
+
+
+def stopped(chunk: LeasedChunk) -> Report:
+    """The inbox would not have it."""
+    return Report(chunk.broadcast_id, chunk.chunk, 0, is_merged=False)
+
+
+async def make_stale(admin: asyncpg.Connection) -> None:
+    """As if nobody had looked at any chunk for a minute."""
+    await admin.execute("UPDATE chunks SET looked_at = looked_at - interval '1 minute'")
+
+
+async def end_leases(admin: asyncpg.Connection) -> None:
+    """As if every lease had just run out."""
+    await admin.execute("UPDATE chunks SET lease_until = now() - interval '1 second' WHERE state = 'leased'")
+
+
+async def told(admin: asyncpg.Connection) -> list[tuple[str, bytes]]:
+    """What stands in the outbox, in order."""
+    return [tuple(row) for row in await admin.fetch("SELECT subject, payload FROM outbox ORDER BY id")]
+
+
+def numbers(chunks: list[LeasedChunk]) -> list[int]:
+    """Their numbers, in order."""
+    return sorted(chunk.chunk for chunk in chunks)

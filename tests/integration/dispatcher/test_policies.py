@@ -21,12 +21,6 @@ SOURCE = Path(__file__).read_text(encoding="utf-8")
 LATER = datetime(2026, 11, 22, 13, tzinfo=UTC)
 
 
-@pytest.fixture
-def calls(caller: Database) -> CallStore:
-    """The rows as calls see them."""
-    return CallStore(caller)
-
-
 async def test_tables_with_members_are_under_forced_policies(admin: asyncpg.Connection) -> None:
     """Whatever has a bitmap of people is closed to everyone whom no policy lets in, its owner included."""
     rows = await admin.fetch(
