@@ -25,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-StateDir = Annotated[Path, typer.Option(envvar="STACK_STATE_DIR", help="Where data, logs and keys are kept.")]
+StateDir = Annotated[Path, typer.Option(help="Where data, logs and keys are kept.")]
 Recipients = Annotated[int, typer.Option(min=0, help="How many people a new demo world has; 0 for none.")]
 InboxProcesses = Annotated[
     int, typer.Option(envvar="STACK_INBOX_PROCESSES", min=1, max=64, help="Processes of the inbox.")

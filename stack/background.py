@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ import psutil
 
 from stack.environment import read_environment
 from stack.errors import StackError
+from stack.processes import Program, RunningProgram, spawn
 from stack.state import CHECKOUT, StateFolder
 
 _POLL_S = 0.1
@@ -35,7 +35,7 @@ class BackgroundStack:
         self._recipients = recipients
         self._settings = dict(settings or {})
         self._ready_timeout_s = ready_timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
+        self._running: RunningProgram | None = None
         self.environment: dict[str, str] = {}
 
     @property
@@ -49,20 +49,21 @@ class BackgroundStack:
         return (self._folder / "output").read_text(errors="replace")
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "stack", "run", "--state-dir", str(self.state.path)]
-        command += ["--recipients", str(self._recipients)]
-        with (self._folder / "output").open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                cwd=CHECKOUT,
-                env={**os.environ, **self._settings},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+        options = ("--state-dir", str(self.state.path), "--recipients", str(self._recipients))
+        self._running = spawn(
+            Program(
+                name="stack",
+                command=(sys.executable, "-m", "stack", "run", *options),
+                environment={**os.environ, **self._settings},
+                folder=CHECKOUT,
+                log=self._folder / "output",
+                stop_signal=signal.SIGINT,
+                stop_timeout_s=_STOP_TIMEOUT_S,
+                death_signal=signal.SIGTERM,  # so that it stops in order when the caller is killed
             )
+        )
         try:
-            self._wait_until_ready(self._process)
+            self._wait_until_ready(self._running)
         except BaseException:
             self.stop()
             raise
@@ -75,10 +76,10 @@ class BackgroundStack:
 
     def services(self, name: str) -> list[psutil.Process]:
         """The running processes of a service such as "sender"."""
-        if self._process is None:
+        if self._running is None:
             return []
         module = f"services.{name}.main"
-        children = psutil.Process(self._process.pid).children(recursive=True)
+        children = psutil.Process(self._running.pid).children(recursive=True)
         return [child for child in children if module in _command(child)]
 
     def kill(self, name: str) -> int:
@@ -90,21 +91,15 @@ class BackgroundStack:
 
     def stop(self) -> None:
         """Ends it as Ctrl-C does, and removes its folder."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        if self._running is not None:
+            self._running.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, running: RunningProgram) -> None:
         deadline = time.monotonic() + self._ready_timeout_s
         while not self.state.env.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
+            if running.wait(_POLL_S) is not None or time.monotonic() > deadline:
                 raise StackError("The stack did not start.", f"It printed:\n{self.output}")
-            time.sleep(_POLL_S)
         self.environment = read_environment(self.state.env)
 
 

@@ -102,13 +102,12 @@ class Stack:
 
     async def _load_world(self) -> None:
         """People and weddings for an empty database; one that has people keeps those, however many."""
+        wanted = self._recipients
         with self._screen.step("The demo world") as tell:
             present = await load_world(
-                self._postgres.access,
-                self._recipients,
-                lambda done: tell(f"{done:,} of {self._recipients:,} people"),
+                self._postgres.access, wanted, lambda done: tell(f"{done:,} of {wanted:,} people")
             )
-        self._screen.say(f"  {present:,} people")
+            tell(f"{present:,} people")
 
     async def _start_services(self, surroundings: Surroundings) -> None:
         self._write_tokens()
@@ -145,7 +144,8 @@ class Stack:
         own = [name for name, server in zip(urls, started, strict=True) if server is not None]
         addresses = surroundings.addresses()
         token = self._mint.mint_user_token(demo_id("admin"))
-        write_environment(self._state.env, {**addresses, **urls, "BROADCAST_TOKEN": token}, own)
+        folder = {"STACK_STATE_DIR": str(self._state.path)}
+        write_environment(self._state.env, {**addresses, **urls, **folder, "BROADCAST_TOKEN": token}, own)
         return addresses
 
     async def _renew_tokens(self, surroundings: Surroundings) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from stack.errors import AlreadyRunningError, NoSpaceError, StackError, is_disk_full
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-DEFAULT = CHECKOUT / ".stack"
+DEFAULT = Path(os.environ.get("STACK_STATE_DIR") or CHECKOUT / ".stack")
+"""Where a stack is kept unless somebody says otherwise, as a stack's `env` file does for the shell that sources it."""
 _NEEDED_BYTES = 500 * 1024 * 1024
 _FOLDERS = ("postgres", "nats", "valkey", "logs", "keys", "tokens")
 _FILES = ("secrets.json", "ports.json", "env")
