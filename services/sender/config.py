@@ -40,7 +40,7 @@ class Settings:
             token=TokenFile.read(env, PREFIX),
             database_url=env.url("SENDER_DATABASE_URL", _POSTGRES),
             worker_database_url=env.url("SENDER_WORKER_DATABASE_URL", _POSTGRES),
-            database_connections=env.integer("SENDER_DATABASE_CONNECTIONS", 10, least=2, most=200),
+            database_connections=env.integer("SENDER_DATABASE_CONNECTIONS", 10, least=4, most=200),
             messaging=_messaging(env),
             preferences=env.address("PREFERENCES_ADDR"),
             dispatcher=env.address("DISPATCHER_ADDR"),

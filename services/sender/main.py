@@ -32,6 +32,9 @@ from shared.server import GrpcServer, run_service
 from shared.settings import Address, Environment
 from shared.streams import SENDER_STATE
 
+# Connections that are there before anybody needs them: to make one takes longer than the call that waits for it.
+_READY = 4
+
 
 @dataclass(frozen=True, slots=True)
 class RunningSender:
@@ -49,10 +52,10 @@ async def start(settings: Settings) -> RunningSender:
 
     verifier = await TokenVerifier.open(settings.auth)
     called = await database.connect(
-        settings.database_url, application_name=f"{SCHEMA}-api", max_size=connections
+        settings.database_url, application_name=f"{SCHEMA}-api", min_size=_READY, max_size=connections
     )
     worked = await database.connect(
-        settings.worker_database_url, application_name=SCHEMA, max_size=connections
+        settings.worker_database_url, application_name=SCHEMA, min_size=_READY, max_size=connections
     )
     nats = await messaging.connect(settings.messaging)
     preferences = open_channel(

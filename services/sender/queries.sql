@@ -1,3 +1,6 @@
+-- States go over the wire as text: for a type of ours asyncpg asks Postgres about it once on each new connection, which takes
+-- longer than any of these queries.
+
 -- name: accept_broadcast
 -- The one transaction of a send. Answers the earlier answer, if its request_id had one.
 SELECT known_body_hash, known_response
@@ -19,7 +22,7 @@ SELECT known_body_hash, known_response FROM remember_request($1, $2, $3, $4, $5)
 SELECT
     broadcast_id, type, priority, title, message, action_label, action_url,
     everyone, user_ids, roles, tiers, segment_ids, wedding_ids, wedding_id, couple_name, wedding_date,
-    scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state, sent_at, failed_at, error,
+    scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state::text AS state, sent_at, failed_at, error,
     cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
 FROM read_broadcast($1, $2, $3, $4);
 
@@ -28,7 +31,7 @@ FROM read_broadcast($1, $2, $3, $4);
 SELECT
     broadcast_id, type, priority, title, message, action_label, action_url,
     everyone, user_ids, roles, tiers, segment_ids, wedding_ids, wedding_id, couple_name, wedding_date,
-    scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state, sent_at, failed_at, error,
+    scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state::text AS state, sent_at, failed_at, error,
     cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
 FROM broadcasts
 WHERE broadcast_id = $1;
@@ -50,20 +53,20 @@ SET
     couple_name = coalesce($3, couple_name),
     wedding_date = CASE WHEN $3 IS NULL THEN wedding_date ELSE $4 END
 FROM hasty
-WHERE broadcast_id = $1 AND state = ANY ($2::broadcast_state[]) AND cancel_requested_at IS NULL
-RETURNING state;
+WHERE broadcast_id = $1 AND state = ANY ($2::text[]::broadcast_state[]) AND cancel_requested_at IS NULL
+RETURNING state::text AS state;
 
 -- name: conclude_broadcast
 -- The end of dispatching and of its outbox row, which must come together.
-SELECT present, has_moved FROM conclude_broadcast($1, $2::broadcast_state[], $3::broadcast_state, $4, $5);
+SELECT present::text AS present, has_moved FROM conclude_broadcast($1, $2::text[]::broadcast_state[], $3::text::broadcast_state, $4, $5);
 
 -- name: request_cancel
 -- Noted before anybody is told to stop, so that a cancel is finished whatever crashes.
-SELECT request_cancel($1, $2, $3, $4::broadcast_state[], $5, $6) AS is_noted;
+SELECT request_cancel($1, $2, $3, $4::text[]::broadcast_state[], $5, $6) AS is_noted;
 
 -- name: finish_cancel
 -- Claimed only when everybody who had to stop has confirmed it.
-SELECT finish_cancel($1, $2::broadcast_state[], $3, $4, $5) AS is_cancelled;
+SELECT finish_cancel($1, $2::text[]::broadcast_state[], $3, $4, $5) AS is_cancelled;
 
 -- name: list_unfinished_cancels
 -- Those whose callers did not get an answer and have not come back; the condition is that of the index.
