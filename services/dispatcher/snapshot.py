@@ -157,6 +157,9 @@ def _spread(members: Audience, release_at: datetime, release_per_second: int) ->
     Whose turn is when follows from a hash of the block that their number is in: by single numbers, each second would
     touch every block and cost the inbox as many chunks as the whole audience has.
     """
+    if len(members) <= release_per_second:
+        yield from _alerts(members, release_at)
+        return
     width = min(BLOCK_SIZE, 1 << (release_per_second.bit_length() - 1))
     turn, due = release_at, Audience()
     for _, part in sorted(members.split_blocks(width), key=_hash_of_block):

@@ -193,14 +193,19 @@ class DispatchStore:
                 [each.size for each in reports],
                 ["merged" if each.is_merged else "stopped" for each in reports],
             )
-            verdicts = {row["place"]: row["verdict"] for row in found}
-            applied = {reports[row["place"] - 1].broadcast_id for row in found if row["verdict"] == "applied"}
-            closures = await self._close_finished(transaction, applied)
+            applied = {
+                reports[row["place"] - 1].broadcast_id: Priority(row["priority"])
+                for row in found
+                if row["verdict"] == "applied"
+            }
+            closures = await self._close_finished(transaction, applied.keys())
             await failpoint("dispatcher.report.before_commit")
         await failpoint("dispatcher.report.after_commit")
+        closed = {closure.broadcast_id for closure in closures}
+        verdicts = {row["place"]: row["verdict"] for row in found}
         return Applied(
             tuple(verdicts[place] for place in range(1, len(reports) + 1)),
-            frozenset(Priority(row["priority"]) for row in found if row["priority"] is not None),
+            frozenset(priority for broadcast_id, priority in applied.items() if broadcast_id not in closed),
             tuple(self._announced(closures)),
         )
 

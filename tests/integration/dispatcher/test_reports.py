@@ -36,13 +36,14 @@ async def test_reports_make_room_and_the_last_one_closes(
     large = plan(*items(500, 400, 300))
     await store.plan(large, 0.0)
     wave = first_wave(large)
-    assert (await store.apply([merged(wave[0])])).closures == ()
+    first = await store.apply([merged(wave[0])])
+    assert (first.priorities, first.closures) == ({Priority.NORMAL}, ())
     leased, _ = await store.lease(Priority.NORMAL, LIMIT, 16)
     assert [(chunk.chunk, chunk.epoch, len(Audience.from_bytes(chunk.members))) for chunk in leased] == [
         (2, 1, 300)
     ]
     applied = await store.apply([merged(wave[1]), merged(leased[0])])
-    assert (applied.verdicts, applied.priorities) == (("applied", "applied"), {Priority.NORMAL})
+    assert (applied.verdicts, applied.priorities) == (("applied", "applied"), frozenset())
     (closure,) = applied.closures
     assert (closure.broadcast_id, closure.targeted) == (large.rules.broadcast_id, 1200)
     payload = state_payload(large.rules.broadcast_id, "sent", closure.time, targeted=1200)
