@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import typer
 from rich.text import Text
-from wedsync.broadcast.v1.common_pb2 import Action, Channel, Targeting
+from wedsync.broadcast.v1.common_pb2 import Action, BroadcastState, Channel, Targeting
 from wedsync.broadcast.v1.sender_pb2 import (
     Broadcast,
     BroadcastStats,
@@ -40,6 +40,11 @@ Teams = Annotated[list[str] | None, typer.Option("--team", help="Only this weddi
 About = Annotated[str, typer.Option("--wedding", help="The wedding that it is about: an id, or wedding-1.")]
 PriorityName = Annotated[str, typer.Option("--priority", help="critical, high, normal or low.")]
 Expires = Annotated[str, typer.Option("--expires", help="ISO 8601 time after which it is void.")]
+_UNDER_WAY = (
+    BroadcastState.BROADCAST_STATE_AWAITING_APPROVAL,
+    BroadcastState.BROADCAST_STATE_PENDING,
+    BroadcastState.BROADCAST_STATE_DISPATCHING,
+)
 BroadcastId = Annotated[str, typer.Argument(help="The broadcast's id.")]
 
 
@@ -203,24 +208,32 @@ def _print_stats(stats: BroadcastStats) -> None:
     output.ledger(stats.ledger)
 
 
-def watch(context: typer.Context, broadcast_id: BroadcastId) -> None:
-    """Watch a broadcast go out until it is final."""
-    _watch(_settings(context), broadcast_id)
+def watch(
+    context: typer.Context,
+    broadcast_id: BroadcastId,
+    to_the_end: Annotated[
+        bool, typer.Option("--to-the-end", help="Go on until what is held for quiet hours is released, too.")
+    ] = False,
+) -> None:
+    """Watch a broadcast go out until its state is final."""
+    _watch(_settings(context), broadcast_id, to_the_end)
 
 
-def _watch(settings: Settings, broadcast_id: str) -> None:
+def _watch(settings: Settings, broadcast_id: str, to_the_end: bool = False) -> None:
     def follow(connection: Connection) -> Awaitable[None]:
-        return _follow(connection, broadcast_id)
+        return _follow(connection, broadcast_id, to_the_end)
 
     run(settings, follow)
 
 
-async def _follow(connection: Connection, broadcast_id: str) -> None:
+async def _follow(connection: Connection, broadcast_id: str, to_the_end: bool) -> None:
     call = connection.sender.WatchBroadcast(
         WatchBroadcastRequest(broadcast_id=broadcast_id), metadata=connection.metadata()
     )
     async for progress in call:
         output.print_json(progress) if connection.json else _print_progress(progress)
+        if progress.state not in _UNDER_WAY and not to_the_end:
+            return
 
 
 def _print_progress(progress: WatchBroadcastResponse) -> None:

@@ -224,35 +224,35 @@ def print_event(event: InboxEvent) -> None:
 
 def describe(item: InboxItem, note: str = "") -> Text:
     """An item on one line."""
-    about = f" · {item.wedding.couple_name}" if item.wedding.couple_name else ""
     return Text.assemble(
-        (output.moment(item.delivered_at), "dim"),
+        (output.short_moment(item.delivered_at), "dim"),
         "  ",
         output.priority(item.priority),
         "  ",
-        (item.title, "bold"),
-        about,
+        (_title(item), "bold"),
         f" ({note})" if note else "",
     )
 
 
 def print_items(items: list[InboxItem]) -> None:
-    """Items as a table; unread ones are marked."""
+    """Items as a table; unread ones have a dot, acknowledged ones a tick."""
     output.table(
-        ("", "id", "arrived", "priority", "type", "title", "wedding"),
+        ("", "id", "arrived", "priority", "title"),
         (
             (
                 "✓" if item.acknowledged_at.ByteSize() else "" if item.read_at.ByteSize() else "●",
                 item.broadcast_id,
-                output.moment(item.delivered_at),
+                output.short_moment(item.delivered_at),
                 output.priority(item.priority),
-                item.type,
-                item.title,
-                item.wedding.couple_name,
+                _title(item),
             )
             for item in items
         ),
     )
+
+
+def _title(item: InboxItem) -> str:
+    return f"{item.title} · {item.wedding.couple_name}" if item.wedding.couple_name else item.title
 
 
 def _record(settings: Settings, broadcast_ids: list[str], action: "ReceiptAction.ValueType") -> None:

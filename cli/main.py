@@ -49,3 +49,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -50,7 +50,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     """Rows under headings; nothing when there are none."""
     grid = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        grid.add_column(column, overflow="fold")
+        # An id must stay whole on one line, to be copied.
+        grid.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
         grid.add_row(*row)
     if grid.row_count:
@@ -113,3 +114,12 @@ def moment(value: Timestamp) -> str:
     if not value.ByteSize():
         return ""
     return value.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short_moment(value: Timestamp) -> str:
+    """A time in the terminal's own zone: the time of day if it is today, else the day."""
+    if not value.ByteSize():
+        return ""
+    moment = value.ToDatetime(UTC).astimezone()
+    is_today = moment.date() == datetime.now(UTC).astimezone().date()
+    return moment.strftime("%H:%M:%S" if is_today else "%Y-%m-%d")

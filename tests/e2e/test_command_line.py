@@ -1,0 +1,120 @@
+"""The `broadcast` command as scripts use it: JSON on standard output, exit codes, fields named on standard error."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from stack.background import BackgroundStack
+from stack.tokens import TokenMint
+from stack.world import demo_id
+
+
+class Command:
+    """Runs `broadcast` against a suite."""
+
+    def __init__(self, suite: BackgroundStack, **variables: str) -> None:
+        self._environment = {"PATH": "/usr/bin:/bin", **suite.environment, **variables}
+        self._mint = TokenMint.existing(suite.state.keys)
+
+    async def __call__(self, *arguments: str, who: str = "admin") -> tuple[int, str, str]:
+        """Exit code, standard output, standard error."""
+        command = [str(Path(sys.executable).with_name("broadcast"))]
+        command += ["--token", self._mint.mint_user_token(demo_id(who)), *arguments]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        return process.returncode or 0, output.decode(), errors.decode()
+
+    async def service(self, scope: str, *arguments: str) -> tuple[int, str, str]:
+        """The same, as a service account."""
+        token = self._mint.mint_service_token("ops", [scope])
+        return await self("--token", token, *arguments)
+
+
+@pytest.fixture(scope="module")
+def command(suite: BackgroundStack) -> Command:
+    """The command, pointed at the suite."""
+    return Command(suite)
+
+
+SEND = ("--json", "send", "--type", "feature.released", "--title", "From a script", "--message", "Hello")
+
+
+async def test_a_script_sends_and_reads(command: Command) -> None:
+    """What was sent is listed for its recipient, acknowledged, and gone from what is unread."""
+    code, output, _ = await command(*SEND, "--user", str(demo_id("venue")), "--watch")
+    assert code == 0
+    sent, *progress = [json.loads(line) for line in output.splitlines()]
+    assert progress[-1]["state"] == "BROADCAST_STATE_SENT"
+    broadcast_id = sent["broadcast"]["broadcast_id"]
+    _, listed, _ = await command("--json", "inbox", "list", "--unread", who="venue")
+    assert broadcast_id in {item["broadcast_id"] for item in json.loads(listed)["items"]}
+    code, _, _ = await command("inbox", "ack", broadcast_id, who="venue")
+    assert code == 0
+    _, shown, _ = await command("--json", "show", broadcast_id)
+    assert json.loads(shown)["stats"]["engagement"]["acknowledged"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "who", "code", "complaint"),
+    [
+        ((*SEND, "--role", "NOT A SLUG"), "admin", 3, "targeting.roles[0]"),
+        ((*SEND, "--everyone"), "photographer", 4, "PERMISSION_DENIED"),
+        (("show", "00000000-0000-4000-8000-000000000000"), "admin", 5, "NOT_FOUND"),
+        ((*SEND, "--everyone", "--priority", "urgent"), "admin", 2, "--priority"),
+        (("inbox", "ack", "00000000-0000-4000-8000-000000000000"), "venue", 5, "Not in this inbox"),
+        (("prefs", "set", "--quiet", "22:00-22:00"), "venue", 3, "quiet_hours"),
+        (("prefs", "set"), "venue", 2, "Nothing to change"),
+    ],
+)
+async def test_exit_codes_mean_something(
+    command: Command, arguments: tuple[str, ...], who: str, code: int, complaint: str
+) -> None:
+    """Each kind of failure has its code, and standard error says what to mend."""
+    actual, _, errors = await command(*arguments, who=who)
+    assert code == actual
+    assert complaint in errors
+
+
+async def test_nobody_there_is_unavailable(suite: BackgroundStack) -> None:
+    """A service that does not answer is an exit code of its own."""
+    code, _, errors = await Command(suite, SENDER_ADDR="127.0.0.1:1")("show", str(uuid4()))
+    assert code == 8
+    assert "UNAVAILABLE" in errors
+
+
+async def test_preferences_are_set_and_shown(command: Command) -> None:
+    """What was set is what is shown, and what was not given stays."""
+    code, output, _ = await command(
+        "--json", "prefs", "set", "--business", "off", "--quiet", "22:30-06:15", who="outsider"
+    )
+    assert code == 0
+    assert json.loads(output)["preferences"]["business"] is False
+    _, output, _ = await command("prefs", "get", who="outsider")
+    assert "22:30-06:15" in output
+    assert "business off" in output
+    assert "collaboration on" in output
+
+
+async def test_a_directory_file_is_upserted(command: Command, tmp_path: Path) -> None:
+    """A CSV of people becomes recipients; the second time none is new."""
+    people = tmp_path / "people.csv"
+    rows = [f"{uuid4()},Person {n},baker,supplier,free,,,Europe/Vienna" for n in range(3)]
+    heading = "user_id,display_name,role,user_type,tier,email,phone,time_zone"
+    people.write_text("\n".join([heading, *rows]) + "\n")
+    created = []
+    for _ in range(2):
+        code, output, _ = await command.service(
+            "directory.write", "--json", "directory", "upsert", str(people)
+        )
+        assert code == 0
+        created.append(json.loads(output)["created"])
+    assert created == [3, 0]
