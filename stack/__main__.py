@@ -40,6 +40,7 @@ def run(
     state, screen = StateFolder(state_dir.absolute()), Screen()
     with _told(screen, state.path), state.held():
         state.require_space()
+        state.set_logs_aside()
         if 0 < recipients < MINIMUM_RECIPIENTS:
             raise StackError(
                 f"{recipients} people make no demo world.",

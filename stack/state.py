@@ -74,6 +74,14 @@ class StateFolder:
             lock.flush()
             yield
 
+    def set_logs_aside(self) -> None:
+        """Begin new logs; those of the last run are kept beside them, older ones go."""
+        previous = self.logs / "previous"
+        shutil.rmtree(previous, ignore_errors=True)
+        previous.mkdir(parents=True)
+        for log in self.logs.glob("*.log"):
+            log.rename(previous / log.name)
+
     def require_space(self) -> None:
         """Refuse to start on a disk that is nearly full."""
         if shutil.disk_usage(self.path).free < _NEEDED_BYTES:

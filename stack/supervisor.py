@@ -25,7 +25,7 @@ class RestartPolicy:
     limit: int = 5
     first_pause_s: float = 0.2
     longest_pause_s: float = 5.0
-    ready_timeout_s: float = 60.0
+    ready_timeout_s: float = 120.0  # an index of a million people takes a while to build
 
     def pause_s(self, fast_crashes: int) -> float:
         """How long to wait before the next start."""

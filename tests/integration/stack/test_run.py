@@ -25,7 +25,7 @@ from shared import subjects
 from shared.auth import AuthSettings, TokenVerifier
 from shared.streams import STREAMS
 from stack.environment import OWN_URLS, read_environment
-from stack.permissions import PROVISIONER
+from stack.permissions import PROVISIONER, SERVICES
 from stack.ports import LOOPBACK
 from stack.processes import Program, spawn
 from stack.services import groups
@@ -182,6 +182,8 @@ async def test_a_stack_starts_stops_and_starts_again_with_its_data(
     before = first.until_ready()
     children = first.children()
     assert len(children) >= _PROCESSES
+    assert f"export SENDER_ADDR={before['SENDER_ADDR']}\n" in _call("env", state)[1]
+    assert (0, "".join(f"{service}: nothing to do\n" for service in SERVICES)) == _call("migrate", state)
     assert first.end(signal.SIGINT) == 0
     _until_gone(children)
     assert not state.env.exists()

@@ -57,6 +57,17 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_logs_of_the_last_run_are_kept_and_older_ones_go(tmp_path: Path) -> None:
+    """Logs cannot fill the disk over many runs, and the run that went wrong can still be read."""
+    state = StateFolder(tmp_path)
+    for run in ("first", "second"):
+        state.set_logs_aside()
+        (state.logs / "sender.log").write_text(run)
+    state.set_logs_aside()
+    kept = [path for path in state.logs.rglob("*") if path.is_file()]
+    assert [("second", "previous")] == [(path.read_text(), path.parent.name) for path in kept]
+
+
 def test_clearing_removes_what_a_stack_has_put_there_and_nothing_else(tmp_path: Path) -> None:
     """A person's own file in the folder survives `make reset`."""
     state = StateFolder(tmp_path)
