@@ -211,6 +211,8 @@ async def connect(
             # Postgres cancels a statement first; the client's own limit is for a server that is no longer there.
             command_timeout=statement_timeout_s + 1.0,
             statement_cache_size=statement_cache_size,
+            # The driver would close what is idle for five minutes, and the first calls after a quiet night would pay.
+            max_inactive_connection_lifetime=0,
             server_settings={
                 "application_name": application_name,
                 "statement_timeout": str(round(statement_timeout_s * 1000)),

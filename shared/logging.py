@@ -12,6 +12,8 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from shared.settings import Environment
+
 # The id that ties together every line about one call or message; it travels with calls to other services.
 correlation_id: ContextVar[str | None] = ContextVar("correlation_id", default=None)
 
@@ -27,6 +29,11 @@ _QUOTING_LINES = ("DETAIL:", "CONTEXT:", "HINT:")
 
 _encode = json.JSONEncoder(default=str, ensure_ascii=False, separators=(",", ":")).encode
 _write_canonical: Callable[[str, EventDict], None] | None = None
+
+
+def read_format(env: Environment) -> str | None:
+    """LOG_FORMAT: json or console; None when it is not set, which leaves the choice to where the lines go."""
+    return env.choice("LOG_FORMAT", ("json", "console"), "json") if env.optional_text("LOG_FORMAT") else None
 
 
 def configure(service: str, *, log_format: str | None = None, stream: TextIO | None = None) -> None:

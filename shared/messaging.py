@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ssl import SSLContext
-from typing import Final
+from typing import Final, Self
 
 import nats
 import structlog
@@ -27,6 +27,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 from shared import subjects
 from shared.backoff import backoff_s
 from shared.errors import DependencyUnavailable
+from shared.settings import Environment
 from shared.wake import wait_for_hint
 
 log = structlog.get_logger(__name__)
@@ -56,6 +57,16 @@ class MessagingSettings:
     password: str | None = field(default=None, repr=False)
     tls: SSLContext | None = None
     publish_timeout_s: float = 2.0
+
+    @classmethod
+    def read(cls, env: Environment, prefix: str) -> Self:
+        """Reads NATS_URL, and `<prefix>_NATS_USER` and `<prefix>_NATS_PASSWORD` where the URL has no login."""
+        return cls(
+            url=env.url("NATS_URL", ("nats", "tls")),
+            name=prefix.lower(),
+            user=env.optional_text(f"{prefix}_NATS_USER"),
+            password=env.optional_text(f"{prefix}_NATS_PASSWORD"),
+        )
 
 
 class Subscription:

@@ -7,6 +7,7 @@ from services.dispatcher.domain import InFlightLimit, Priority
 from services.dispatcher.planner import PlanTerms
 from services.dispatcher.store import LeaseTerms
 from shared.auth import AuthSettings
+from shared.logging import read_format
 from shared.messaging import MessagingSettings
 from shared.server import ServerSettings
 from shared.service_token import TokenFile
@@ -14,7 +15,6 @@ from shared.settings import Address, Environment, SettingsError
 
 PREFIX: Final = "DISPATCHER"
 _POSTGRES: Final = ("postgres", "postgresql")
-_NATS: Final = ("nats", "tls")
 _ALL_LANES: Final = ",".join(priority.slug for priority in Priority)
 
 
@@ -53,7 +53,7 @@ class Settings:
             token=TokenFile.read(env, PREFIX),
             database_url=env.url("DISPATCHER_DATABASE_URL", _POSTGRES),
             worker_database_url=env.url("DISPATCHER_WORKER_DATABASE_URL", _POSTGRES),
-            messaging=_messaging(env),
+            messaging=MessagingSettings.read(env, PREFIX),
             sender=env.address("SENDER_ADDR"),
             preferences=env.address("PREFERENCES_ADDR"),
             inbox=env.address("INBOX_ADDR"),
@@ -64,7 +64,7 @@ class Settings:
             planners_per_lane=env.integer("DISPATCHER_PLANNERS_PER_LANE", 4, least=1, most=64),
             plan=_plan_terms(env),
             lease=_lease_terms(env),
-            log_format=_log_format(env),
+            log_format=read_format(env),
         )
 
 
@@ -76,15 +76,6 @@ def _lanes(text: str) -> tuple[Priority, ...]:
             f"DISPATCHER_LANES must be some of {', '.join(by_slug)}, each once; it is {text!r}."
         )
     return tuple(sorted(by_slug[slug] for slug in slugs))
-
-
-def _messaging(env: Environment) -> MessagingSettings:
-    return MessagingSettings(
-        url=env.url("NATS_URL", _NATS),
-        name="dispatcher",
-        user=env.optional_text("DISPATCHER_NATS_USER"),
-        password=env.optional_text("DISPATCHER_NATS_PASSWORD"),
-    )
 
 
 def _plan_terms(env: Environment) -> PlanTerms:
@@ -105,7 +96,3 @@ def _lease_terms(env: Environment) -> LeaseTerms:
         ceiling_s=env.seconds("DISPATCHER_LEASE_CEILING_S", 60.0, least=0.1, most=3600),
         fresh_s=env.seconds("DISPATCHER_FRESH_S", 0.5, least=0.05, most=1.0),
     )
-
-
-def _log_format(env: Environment) -> str | None:
-    return env.choice("LOG_FORMAT", ("json", "console"), "json") if env.optional_text("LOG_FORMAT") else None
