@@ -48,6 +48,10 @@ RIGHTS: Mapping[str, Right] = {
 }
 """SnoozeItem is left out: a method without a right."""
 
+ASK = inbox_pb2.GetUnreadCountRequest()
+BAD_RECEIPTS = inbox_pb2.RecordReceiptsRequest(
+    request_id="x", broadcast_ids=["nobody", str(uuid4()), "no one"]
+)
 Counted = inbox_pb2.GetUnreadCountResponse
 Count = Callable[[], Awaitable[Counted]]
 

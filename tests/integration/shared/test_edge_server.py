@@ -32,13 +32,6 @@ SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERV
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """A running server."""
-    async with serving(tmp_path) as running:
-        yield running
-
-
 async def health_of(channel: grpc.aio.Channel, service: str = "") -> int:
     """What the health service says of a name."""
     answer = await HealthStub(channel).Check(HealthCheckRequest(service=service))

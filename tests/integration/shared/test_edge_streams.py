@@ -6,7 +6,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import grpc
-import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.wrappers_pb2 import StringValue
 from structlog.testing import capture_logs
@@ -20,13 +19,6 @@ from tests.integration.shared.edge import Edge, bearer, refusal_of, serving
 
 CODE = grpc.StatusCode
 WATCH = inbox_pb2.WatchInboxRequest()
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """A running server."""
-    async with serving(tmp_path) as running:
-        yield running
 
 
 async def until_ended(edge: Edge, count: int) -> None:

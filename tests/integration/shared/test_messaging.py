@@ -1,6 +1,6 @@
 """The connection to a real NATS: confirmed publishing, and a life of its own through every kind of outage."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,30 +15,10 @@ from tests.integration.shared.outages import Relay
 from tests.integration.shared.polling import until, until_equal
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsSite]:
-    """A server of this module's own."""
-    site = NatsSite(tmp_path_factory.mktemp("messaging"))
-    site.start()
-    yield site
-    site.stop()
-
-
 @pytest.fixture
-async def relay(site: NatsSite) -> AsyncIterator[Relay]:
-    """The way to the server, which can be cut."""
-    relay = await Relay.start(site.url)
-    yield relay
-    await relay.stop()
-
-
-@pytest.fixture
-async def messaging(site: NatsSite, relay: Relay) -> AsyncIterator[Messaging]:
+async def messaging(fresh: NatsSite, relay: Relay) -> AsyncIterator[Messaging]:
     """A connection through the relay, with a fresh stream behind it."""
-    await site.provision()
-    await site.delete_stream()
-    await site.provision()
-    messaging = await site.connect(relay.url)
+    messaging = await fresh.connect(relay.url)
     yield messaging
     await messaging.drain()
 

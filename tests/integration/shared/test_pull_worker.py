@@ -1,7 +1,7 @@
 """Receiving from a real JetStream: once when all goes well, again when not, and never silently not at all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,32 +15,6 @@ from shared.pull_worker import Delivery, Poison, PullWorker
 from tests.integration.shared.nats_site import CONSUMER, NatsSite, publish_all
 from tests.integration.shared.outages import Relay
 from tests.integration.shared.polling import until, until_equal
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsSite]:
-    """A server of this module's own."""
-    site = NatsSite(tmp_path_factory.mktemp("worker"))
-    site.start()
-    yield site
-    site.stop()
-
-
-@pytest.fixture
-async def fresh(site: NatsSite) -> NatsSite:
-    """The server with an empty stream and its consumer."""
-    await site.provision()
-    await site.delete_stream()
-    await site.provision()
-    return site
-
-
-@pytest.fixture
-async def relay(site: NatsSite) -> AsyncIterator[Relay]:
-    """The way to the server, which can be cut."""
-    relay = await Relay.start(site.url)
-    yield relay
-    await relay.stop()
 
 
 @pytest.fixture
