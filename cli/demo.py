@@ -36,7 +36,7 @@ class Screen:
     person: str
     title: str
     token: str
-    lines: list[Text] = field(default_factory=list)
+    lines: dict[str, Text] = field(default_factory=dict)
     unread: int = 0
     seen: dict[str, float] = field(default_factory=dict)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,6 +59,7 @@ class Story:
         self.sent_at: dict[str, float] = {}
         self.latencies_ms: list[float] = []
         self.changed: Callable[[], None] = lambda: None
+        self.streams: list[asyncio.Task[None]] = []
 
     def tell(self, text: str, style: str = "") -> None:
         """Adds a line to the story."""
@@ -81,11 +82,11 @@ class Story:
             screen.seen[item.broadcast_id] = now
             screen.unread += 1
             note = "  (night: no sound)" if event.added.silent else ""
-            screen.lines.append(
-                Text.assemble(output.priority(item.priority), "  ", (item.title, "bold"), note)
-            )
+            line = Text.assemble(output.priority(item.priority), "  ", (item.title, "bold"), note)
+            screen.lines[item.broadcast_id] = line
         elif kind == "retracted":
-            screen.lines.append(Text("taken back", style="dim"))
+            for broadcast_id in event.retracted.broadcast_ids:
+                screen.lines[broadcast_id] = Text("(taken back)", style="dim")
         elif kind == "unread_count":
             screen.unread = event.unread_count.unread_count
 
@@ -105,6 +106,9 @@ class Story:
         deadline = perf_counter() + ARRIVAL_TIMEOUT_S
         wanted = {screen.person for screen in self.screens if screen.person in people}
         while wanted != (got := {each.person for each in self.screens if broadcast_id in each.seen}):
+            for stream in self.streams:
+                if stream.done():
+                    stream.result()
             if perf_counter() > deadline or not got <= wanted:
                 raise Failure(f"Expected on {sorted(wanted)}, got {sorted(got)}.", ExitCode.UNEXPECTED)
             await asyncio.sleep(0.005)
@@ -117,9 +121,11 @@ class Story:
         """All of it."""
         panels = [
             Panel(
-                Group(*screen.lines[-ROWS:], *[Text("")] * (ROWS - len(screen.lines))),
-                title=f"{screen.title} · {screen.unread} unread",
+                Group(*list(screen.lines.values())[-ROWS:]),
+                title=screen.title,
+                subtitle=f"{screen.unread} unread",
                 width=max(36, min(48, output.console.width // 3 - 1)),
+                height=2 * ROWS,
             )
             for screen in self.screens
         ]
@@ -221,23 +227,23 @@ async def _play(connection: Connection, pace_s: float) -> None:
     story = Story(connection, pace_s)
     with Live(story.render(), console=output.console, auto_refresh=False) as live:
         story.changed = lambda: live.update(story.render(), refresh=output.console.is_terminal)
-        streams = [asyncio.create_task(story.follow(screen)) for screen in story.screens]
+        story.streams = [asyncio.create_task(story.follow(screen)) for screen in story.screens]
         try:
             async with asyncio.timeout(ARRIVAL_TIMEOUT_S):
-                await _started(story, streams)
+                await _started(story)
             for step in STEPS:
                 await step(story)
         finally:
-            for stream in streams:
+            for stream in story.streams:
                 stream.cancel()
-            await asyncio.gather(*streams, return_exceptions=True)
+            await asyncio.gather(*story.streams, return_exceptions=True)
         ordered = sorted(story.latencies_ms)
         median = ordered[len(ordered) // 2]
         story.tell(f"From send to screen: median {median:.0f} ms, slowest {ordered[-1]:.0f} ms.", "green")
 
 
-async def _started(story: Story, streams: list[asyncio.Task[None]]) -> None:
-    for screen, stream in zip(story.screens, streams, strict=True):
+async def _started(story: Story) -> None:
+    for screen, stream in zip(story.screens, story.streams, strict=True):
         waiting = asyncio.create_task(screen.ready.wait())
         await asyncio.wait((waiting, stream), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()

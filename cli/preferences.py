@@ -131,7 +131,7 @@ def _print(preferences: Preferences) -> None:
     quiet = preferences.quiet_hours
     window = (
         f"{quiet.start.hours:02d}:{quiet.start.minutes:02d}-{quiet.end.hours:02d}:{quiet.end.minutes:02d} "
-        f"{quiet.time_zone}"
+        f"{quiet.time_zone or 'in their own zone'}"
         if quiet.enabled
         else "off"
     )

@@ -1,0 +1,68 @@
+-- name: make_rows_table
+-- The same work as one row per recipient, with the two indexes that it needs: a person's newest first, and a broadcast's
+-- people.
+CREATE TABLE IF NOT EXISTS {schema}.inbox_rows (
+    recipient_number integer NOT NULL,
+    delivered_at timestamptz NOT NULL,
+    broadcast_id uuid NOT NULL,
+    read_at timestamptz
+);
+
+-- name: index_rows_by_recipient
+-- What a list of somebody's newest items reads.
+CREATE INDEX IF NOT EXISTS inbox_rows_by_recipient ON {schema}.inbox_rows (recipient_number, delivered_at DESC);
+
+-- name: index_rows_by_broadcast
+-- What counting a broadcast's readers reads.
+CREATE INDEX IF NOT EXISTS inbox_rows_by_broadcast ON {schema}.inbox_rows (broadcast_id);
+
+-- name: fill_rows
+-- A table that has been in use: a million rows of other broadcasts are there already.
+INSERT INTO {schema}.inbox_rows (recipient_number, delivered_at, broadcast_id)
+SELECT number, now() - interval '1 day', $1 FROM preferences.recipients;
+
+-- name: make_members_table
+-- The baseline finds its audiences resolved already: it pays for its rows alone.
+CREATE TABLE {schema}.members (
+    audience text NOT NULL,
+    recipient_number integer NOT NULL,
+    PRIMARY KEY (audience, recipient_number)
+);
+
+-- name: resolve_members
+-- An audience by what chooses it: everyone, a role, a tier, or a list of users. Not part of what is timed.
+INSERT INTO {schema}.members (audience, recipient_number)
+SELECT $1, number
+FROM preferences.recipients
+WHERE $2::text = 'everyone' OR role = $2 OR tier = $2 OR user_id = ANY ($3::uuid[]);
+
+-- name: analyze_members
+-- So that the baseline's plan is the one for its size.
+ANALYZE {schema}.members;
+
+-- name: insert_rows
+-- One row for each of these people.
+INSERT INTO {schema}.inbox_rows (recipient_number, delivered_at, broadcast_id)
+SELECT recipient_number, clock_timestamp(), $1
+FROM {schema}.members
+WHERE audience = $2;
+
+-- name: remove_rows
+-- Back to a million for the next run; not part of what is timed.
+DELETE FROM {schema}.inbox_rows WHERE broadcast_id = $1;
+
+-- name: clean_rows
+-- So that each run finds the table as the first did; not part of what is timed.
+VACUUM (ANALYZE) {schema}.inbox_rows;
+
+-- name: make_schema
+-- Apart from the services' own.
+CREATE SCHEMA IF NOT EXISTS {schema};
+
+-- name: count_arrived
+-- In how many inboxes a broadcast is, committed.
+SELECT coalesce(sum(recipients), 0)::bigint FROM inbox.arrivals WHERE broadcast_id = $1;
+
+-- name: count_outstanding
+-- Whether anything is still on its way, so that one run does not disturb the next.
+SELECT count(*) FROM dispatcher.dispatches WHERE close_time IS NULL;
