@@ -1,0 +1,274 @@
+"""The rules of an inbox, without I/O: what an item is, how it is searched, what pages and places are called."""
+
+import hashlib
+import re
+import unicodedata
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from shared.audience import CHUNK_BLOCKS, Audience
+from shared.errors import InvalidCursor, InvalidPageToken
+
+EVERYBODY: Final = UUID(int=0)
+"""The wedding of what is about none: everybody is on its team."""
+
+CRITICAL: Final = 1
+"""The contract's number for critical; the lower a priority, the more urgent."""
+
+PAGE_SIZE: Final = 50
+LARGEST_PAGE: Final = 100
+
+_WORD: Final = re.compile(r"\w+")
+# A lexeme of Postgres is at most 2,046 bytes, and a character at most 4.
+_LONGEST_WORD: Final = 500
+_VERSION: Final = 1
+_POSITION_BYTES: Final = 8
+_LAST_POSITION: Final = 2**63 - 1
+_DIGEST_BYTES: Final = 12
+
+
+class ArrivalKind(StrEnum):
+    """What a chunk does to an inbox; the values are the log's kinds."""
+
+    ITEM = "item"
+    SILENT_ITEM = "silent_item"
+    ALERT = "alert"
+
+
+class ReceiptAction(StrEnum):
+    """What a recipient did with an item."""
+
+    READ = "read"
+    ACKNOWLEDGED = "acknowledged"
+    DISMISSED = "dismissed"
+    RESTORED = "restored"
+    CLICKED = "clicked"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The one button of a broadcast."""
+
+    label: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wedding:
+    """The wedding that a broadcast is about."""
+
+    wedding_id: UUID
+    couple_name: str
+    wedding_date: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a broadcast says, the same for all. `wall` is the weddings whose teams may see it, empty for everybody."""
+
+    broadcast_id: UUID
+    type: str
+    category: int
+    priority: int
+    title: str
+    message: str
+    action: Action | None
+    wedding: Wedding | None
+    wall: tuple[UUID, ...]
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one recipient did with one item, and when first."""
+
+    broadcast_id: UUID
+    read_at: datetime | None
+    acknowledged_at: datetime | None
+    dismissed_at: datetime | None
+    clicked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A broadcast in one inbox, at its place in the order of arrival."""
+
+    position: int
+    content: Content
+    delivered_at: datetime
+    silent: bool
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """How much one recipient has not read as of a position of the log; holds until the first of that expires."""
+
+    unread_count: int
+    position: int
+    valid_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which items are wanted; everything that is None or false filters nothing."""
+
+    unread_only: bool = False
+    priorities: tuple[int, ...] = ()
+    type: str = ""
+    search: str = ""
+    wedding_id: UUID | None = None
+    include_dismissed: bool = False
+
+    @property
+    def exact_type(self) -> str | None:
+        """The type that is wanted, unless a prefix is."""
+        return self.type if self.type and not self.type.endswith(".") else None
+
+    @property
+    def type_prefix(self) -> str | None:
+        """What wanted types begin with, ending in a dot; None when one type is wanted, or all."""
+        return self.type if self.type.endswith(".") else None
+
+    @property
+    def query(self) -> str | None:
+        """The words that must all be there, as a tsquery: the last may be a beginning. None when there are no words."""
+        words = fold_words(self.search)
+        if not words:
+            return None
+        # Words have neither quotes nor backslashes in them, so this quoting is safe.
+        return " & ".join(f"'{word}'" for word in words) + ":*"
+
+    def fingerprint(self) -> bytes:
+        """What tells this filter from any other."""
+        return repr(self).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of one inbox; `position` is where the log was when it was read."""
+
+    items: tuple[Item, ...]
+    badge: Badge
+    total_count: int
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a broadcast's audience on its way into inboxes."""
+
+    broadcast_id: UUID
+    number: int
+    kind: ArrivalKind
+    members: Audience
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What became of a chunk: merged at `position`, or stopped because its broadcast was cancelled."""
+
+    is_merged: bool
+    position: int
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Engagement:
+    """How many people did what with a broadcast."""
+
+    delivered: int
+    read: int
+    acknowledged: int
+    dismissed: int
+    clicked: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retraction:
+    """What had arrived of a broadcast when it was retracted."""
+
+    arrived: int
+    chunks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """A wedding's team as the directory gave it at a version."""
+
+    wedding_id: UUID
+    version: int
+    members: Audience
+
+
+def fits_a_chunk(members: Audience) -> bool:
+    """Whether this is no more than one transaction may take."""
+    return len(list(members.chunks(CHUNK_BLOCKS))) <= 1
+
+
+def fold_words(text: str) -> list[str]:
+    """The words of a text as they are compared: without regard to case, accents' encoding or what stands between."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return [word[:_LONGEST_WORD] for word in _WORD.findall(folded)]
+
+
+def words_of(texts: Iterable[str]) -> list[str]:
+    """Each word of some texts once, sorted."""
+    return sorted({word for text in texts for word in fold_words(text)})
+
+
+def write_page_token(below: int, recipient_number: int, wanted: Filter) -> str:
+    """The name of the page that follows position `below`, good for this recipient and filter only."""
+    position = below.to_bytes(_POSITION_BYTES)
+    return _encode(position + _digest(position, recipient_number, wanted))
+
+
+def read_page_token(token: str, recipient_number: int, wanted: Filter) -> int:
+    """The position that a token names. Raises InvalidPageToken for one that this query did not give."""
+    try:
+        raw = _decode(token)
+    except ValueError as error:
+        raise InvalidPageToken from error
+    below = int.from_bytes(raw[:_POSITION_BYTES])
+    if below > _LAST_POSITION or token != write_page_token(below, recipient_number, wanted):
+        raise InvalidPageToken
+    return below
+
+
+def write_cursor(position: int, log_identity: UUID) -> str:
+    """The name of a place in a log, from which a stream can go on."""
+    return _encode(position.to_bytes(_POSITION_BYTES) + log_identity.bytes[:_POSITION_BYTES])
+
+
+def read_cursor(cursor: str, log_identity: UUID) -> int:
+    """The place that a cursor names. Raises InvalidCursor for one that is none of this log's."""
+    try:
+        raw = _decode(cursor)
+    except ValueError as error:
+        raise InvalidCursor from error
+    position = int.from_bytes(raw[:_POSITION_BYTES])
+    if position > _LAST_POSITION or cursor != write_cursor(position, log_identity):
+        raise InvalidCursor
+    return position
+
+
+def _digest(position: bytes, recipient_number: int, wanted: Filter) -> bytes:
+    owner = recipient_number.to_bytes(_POSITION_BYTES)
+    return hashlib.blake2b(position + owner + wanted.fingerprint(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _encode(raw: bytes) -> str:
+    return urlsafe_b64encode(bytes([_VERSION]) + raw).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    """What `_encode` was given; ValueError when it did not make this text."""
+    raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+    if not raw or raw[0] != _VERSION or _encode(raw[1:]) != text:
+        raise ValueError("not a token of ours")
+    return raw[1:]

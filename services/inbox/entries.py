@@ -1,0 +1,107 @@
+"""Owns what the inbox's log says: the bodies of its entries, which the SQL of the migrations writes as well."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeAlias
+from uuid import UUID
+
+from services.inbox.domain import ArrivalKind, Receipt, Team
+from shared.audience import Audience
+from shared.ordered_log import LogEntry
+
+_ID_BYTES: Final = 16
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ARRIVALS: Final = frozenset(kind.value for kind in ArrivalKind)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A broadcast came into these inboxes, or rang for an item that had come silently."""
+
+    position: int
+    at: datetime
+    kind: ArrivalKind
+    broadcast_id: UUID
+    members: Audience
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptsRecorded:
+    """What these recipients have done with their items, as it stands now."""
+
+    position: int
+    receipts: Mapping[int, tuple[Receipt, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class AllRead:
+    """Everything in this inbox counts as read."""
+
+    position: int
+    recipient_number: int
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Retracted:
+    """A broadcast was taken out of all inboxes."""
+
+    position: int
+    broadcast_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class TeamChanged:
+    """A wedding's team is another; `moved` were taken off it or put on it."""
+
+    position: int
+    team: Team
+    moved: Audience
+
+
+Entry: TypeAlias = Arrived | ReceiptsRecorded | AllRead | Retracted | TeamChanged
+
+
+def arrival_body(broadcast_id: UUID, members: Audience) -> bytes:
+    """What the log says of an arrival."""
+    return broadcast_id.bytes + members.to_bytes()
+
+
+def read_entry(entry: LogEntry) -> Entry:
+    """What an entry says. Raises ValueError for one that nothing of ours wrote."""
+    if entry.kind in _ARRIVALS:
+        broadcast_id, members = entry.body[:_ID_BYTES], Audience.from_bytes(entry.body[_ID_BYTES:])
+        kind = ArrivalKind(entry.kind)
+        return Arrived(entry.position, entry.at, kind, UUID(bytes=broadcast_id), members)
+    if entry.kind == "retracted":
+        return Retracted(entry.position, UUID(bytes=entry.body))
+    said = json.loads(entry.body)
+    match entry.kind:
+        case "receipts":
+            return _receipts(entry.position, said)
+        case "all_read":
+            return AllRead(entry.position, said["recipient"], _moment(said["at"]))
+        case "team":
+            team = Team(UUID(said["wedding"]), said["version"], Audience.of(said["members"]))
+            return TeamChanged(entry.position, team, Audience.of(said["moved"]))
+        case _:
+            raise ValueError(f"the log has an entry of the unknown kind {entry.kind} at {entry.position}")
+
+
+def _receipts(position: int, said: list[list[int | str | None]]) -> ReceiptsRecorded:
+    by_recipient: dict[int, tuple[Receipt, ...]] = {}
+    for number, broadcast_id, *times in said:
+        receipt = Receipt(UUID(str(broadcast_id)), *(_time(time) for time in times))
+        recipient = int(number or 0)
+        by_recipient[recipient] = (*by_recipient.get(recipient, ()), receipt)
+    return ReceiptsRecorded(position, by_recipient)
+
+
+def _time(microseconds: int | str | None) -> datetime | None:
+    return None if microseconds is None else _moment(int(microseconds))
+
+
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)

@@ -1,0 +1,59 @@
+"""Owns what a recipient may see: one method a query, as the login under personal policies; domain values out."""
+
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from services.inbox.domain import Badge, Filter, Item, Page
+from services.inbox.rows import badge_of, item_of
+from shared.database import Database
+from shared.queries import load
+
+SCHEMA: Final = "inbox"
+QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
+
+
+class InboxStore:
+    """One recipient's own inbox at a time; nobody else's can be seen through it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list_items(
+        self, recipient_number: int, wanted: Filter, below: int | None, page_size: int, known: Badge | None
+    ) -> Page:
+        """Up to `page_size` items below a position; `known` is an earlier badge, which may spare counting."""
+        rows = await self._database.fetch(
+            QUERIES["list_items"],
+            recipient_number,
+            wanted.unread_only,
+            wanted.priorities or None,
+            wanted.exact_type,
+            wanted.type_prefix,
+            wanted.query,
+            wanted.wedding_id,
+            wanted.include_dismissed,
+            below,
+            page_size + 1,
+            *_checkpoint(known),
+        )
+        items = tuple(item_of(row) for row in rows[:page_size] if row["position"] is not None)
+        return Page(items, badge_of(rows[0]), rows[0]["total_count"], len(rows) > page_size)
+
+    async def get_item(self, recipient_number: int, broadcast_id: UUID) -> Item | None:
+        """An item, None when it is not in this inbox."""
+        row = await self._database.fetchrow(QUERIES["get_item"], recipient_number, broadcast_id)
+        return item_of(row) if row is not None else None
+
+    async def count_unread(self, recipient_number: int, known: Badge | None) -> Badge:
+        """The badge as of now; `known` is an earlier one, which may spare counting."""
+        row = await self._database.fetchrow(QUERIES["count_unread"], recipient_number, *_checkpoint(known))
+        if row is None:
+            raise LookupError("count_unread answers exactly one row")
+        return badge_of(row)
+
+
+def _checkpoint(known: Badge | None) -> tuple[object, ...]:
+    return (
+        (known.position, known.unread_count, known.valid_until) if known is not None else (None, None, None)
+    )

@@ -1,0 +1,258 @@
+"""Owns what the inbox does for everybody: merges, receipts, teams and tombstones, as the login of its workers."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from services.inbox.domain import (
+    EVERYBODY,
+    Chunk,
+    Content,
+    Engagement,
+    Merge,
+    Receipt,
+    ReceiptAction,
+    Retraction,
+    Team,
+    words_of,
+)
+from services.inbox.entries import arrival_body
+from services.inbox.rows import content_of, receipt_of
+from services.inbox.store import QUERIES
+from shared.audience import Audience
+from shared.database import Database, Row
+
+
+class ContentMissing(LookupError):
+    """A chunk came without the content of its broadcast, which is not kept here either."""
+
+
+class ReceiptOutcome(StrEnum):
+    """What became of one item of a call."""
+
+    RECORDED = "recorded"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptCall:
+    """One recipient's call: what they did with these items, each named once."""
+
+    recipient_number: int
+    broadcast_ids: tuple[UUID, ...]
+    action: ReceiptAction
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One item of a call: its times now, and what the call did. Its whole call was refused for one that `is_cause`."""
+
+    outcome: ReceiptOutcome
+    receipt: Receipt
+    is_critical: bool
+    is_cause: bool
+    newly_acknowledged: bool
+
+
+@dataclass(slots=True)
+class _MergeArguments:
+    """Chunks as the arrays that Postgres takes."""
+
+    chunks: list[tuple[object, ...]] = field(default_factory=list)
+    blocks: list[tuple[int, int, bytes]] = field(default_factory=list)
+    direct: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, chunk: Chunk) -> None:
+        body = arrival_body(chunk.broadcast_id, chunk.members)
+        is_item = chunk.kind != "alert"
+        recipients = len(chunk.members) if is_item else 0
+        self.chunks.append((chunk.broadcast_id, chunk.number, chunk.kind.value, recipients, body))
+        if is_item:
+            place, parts = len(self.chunks), chunk.members.partition()
+            self.blocks += [(place, block, bits) for block, bits in parts.dense]
+            self.direct += [(place, number) for number in parts.sparse]
+
+    def columns(self) -> list[list[object]]:
+        """The arrays in the order of merge_chunks."""
+        return [*_columns(self.chunks, 5), *_columns(self.blocks, 3), *_columns(self.direct, 2)]
+
+
+class WorkStore:
+    """Everybody's inboxes, for what happens to them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def merge(self, chunks: Sequence[Chunk], contents: Iterable[Content]) -> list[Merge | None]:
+        """Merge chunks in one transaction; None for one that holds somebody who has its broadcast already.
+
+        Chunks of one broadcast must be disjoint. Raises ContentMissing when one is of a broadcast whose content is
+        neither kept nor given.
+        """
+        arguments = _MergeArguments()
+        for chunk in chunks:
+            arguments.add(chunk)
+        given = [_content_object(content) for content in contents]
+        try:
+            rows = await self._database.fetch(QUERIES["merge_chunks"], given or None, *arguments.columns())
+        except asyncpg.ForeignKeyViolationError as error:
+            raise ContentMissing from error
+        return [_merge_of(row) for row in rows]
+
+    async def find_members(self, broadcast_id: UUID, within: Audience | None = None) -> Audience:
+        """Who has a broadcast: all of them, or those in the blocks where `within` has somebody."""
+        blocks = None if within is None else _blocks(within)
+        rows = await self._database.fetch(QUERIES["find_members"], broadcast_id, blocks)
+        dense = Audience.from_blocks(
+            (row["block"], row["members"]) for row in rows if row["block"] is not None
+        )
+        return dense | Audience.of(row["recipient_number"] for row in rows if row["block"] is None)
+
+    async def record_receipts(self, calls: Sequence[ReceiptCall]) -> tuple[list[list[Recorded]], int | None]:
+        """Record calls of different recipients in one transaction, unless another node is at the same items just now.
+
+        What became of each call's items, in their order, and where the log says so; None when nothing is new.
+        """
+        asked = [
+            (place, call.recipient_number, broadcast_id, call.action.value, call.url)
+            for place, call in enumerate(calls)
+            for broadcast_id in call.broadcast_ids
+        ]
+        rows = await self._database.retrying(
+            lambda transaction: transaction.fetch(QUERIES["record_receipts"], *_columns(asked, 5))
+        )
+        left = iter(rows)
+        results = [[_recorded_of(each, next(left)) for each in call.broadcast_ids] for call in calls]
+        return results, rows[0]["log_position"] if rows else None
+
+    async def mark_all_read(self, recipient_number: int) -> tuple[datetime, int | None]:
+        """Everything that has arrived counts as read: since when, and where the log says so; None for nothing new."""
+        row = await self._database.fetchrow(QUERIES["mark_all_read"], recipient_number)
+        if row is None:
+            raise LookupError("mark_all_read answers exactly one row")
+        return row["read_at"], row["log_position"]
+
+    async def retract(self, broadcast_id: UUID, *, hide: bool) -> Retraction:
+        """Let nothing more of a broadcast arrive, and with `hide` take it out; what had arrived."""
+        row = await self._database.fetchrow(QUERIES["retract_broadcast"], broadcast_id, hide)
+        if row is None:
+            raise LookupError("retract_broadcast answers exactly one row")
+        return Retraction(row["arrived"], tuple(row["chunks"]))
+
+    async def apply_team(self, team: Team) -> int:
+        """From now on this is the wedding's team, unless a newer one is known; the version that holds."""
+        members = team.members.to_list()
+        return int(
+            await self._database.fetchval(QUERIES["apply_team"], team.wedding_id, team.version, members)
+        )
+
+    async def find_team_version(self, wedding_id: UUID) -> int:
+        """The version that was applied last; 0 for none."""
+        return int(await self._database.fetchval(QUERIES["find_team_version"], wedding_id) or 0)
+
+    async def find_unknown_teams(self, wedding_ids: Iterable[UUID]) -> list[UUID]:
+        """Those of the weddings whose team was never applied."""
+        rows = await self._database.fetch(QUERIES["find_unknown_teams"], list(wedding_ids))
+        return [row["wedding_id"] for row in rows]
+
+    async def find_teams(self, wedding_ids: Iterable[UUID]) -> list[Team]:
+        """The teams as they are applied; one that never was is version 0 of nobody."""
+        rows = await self._database.fetch(QUERIES["find_teams"], list(wedding_ids))
+        return [Team(row["wedding_id"], row["version"], Audience.of(row["members"])) for row in rows]
+
+    async def find_contents(self, broadcast_ids: Iterable[UUID]) -> list[Content]:
+        """What these broadcasts say, those that are known."""
+        return [
+            content_of(row)
+            for row in await self._database.fetch(QUERIES["find_contents"], list(broadcast_ids))
+        ]
+
+    async def find_first_arrivals(self, broadcast_ids: Iterable[UUID]) -> dict[UUID, datetime]:
+        """When the first item of each of these broadcasts arrived."""
+        rows = await self._database.fetch(QUERIES["find_first_arrivals"], list(broadcast_ids))
+        return {row["broadcast_id"]: row["arrived_at"] for row in rows}
+
+    async def find_numbers(self, user_ids: Iterable[UUID]) -> dict[UUID, int]:
+        """The numbers of users, those that are known."""
+        rows = await self._database.fetch(QUERIES["find_numbers"], list(user_ids))
+        return {row["user_id"]: row["number"] for row in rows}
+
+    async def keep_numbers(self, numbers: dict[UUID, int]) -> None:
+        """Remember users' numbers for good."""
+        await self._database.execute(QUERIES["keep_numbers"], list(numbers), list(numbers.values()))
+
+    async def count_engagement(self, broadcast_ids: Sequence[UUID]) -> list[Engagement]:
+        """How many people did what, in the order of the ids; zeros for an unknown one."""
+        rows = await self._database.fetch(QUERIES["count_engagement"], broadcast_ids)
+        return [
+            Engagement(row["delivered"], row["read"], row["acknowledged"], row["dismissed"], row["clicked"])
+            for row in rows
+        ]
+
+    async def find_readers(self, broadcast_id: UUID, among: Audience) -> Audience:
+        """Those of some recipients who have read a broadcast."""
+        rows = await self._database.fetch(QUERIES["find_readers"], broadcast_id, _blocks(among))
+        return Audience.of(row["number"] for row in rows) & among
+
+    async def prune_log(self, older_than_s: float, limit: int) -> int:
+        """Delete the oldest entries of the log, of the first `limit` those that are older; how many there were."""
+        done = await self._database.execute(QUERIES["prune_log"], older_than_s, limit)
+        return int(done.split()[-1])
+
+    async def find_log_identity(self) -> UUID:
+        """What tells this schema's log from any other."""
+        identity: UUID = await self._database.fetchval(QUERIES["find_log_identity"])
+        return identity
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """Rows as arrays, one a column."""
+    return [[row[column] for row in rows] for column in range(width)]
+
+
+def _blocks(audience: Audience) -> list[int]:
+    return [block for block, _ in audience.split_blocks()]
+
+
+def _merge_of(row: Row) -> Merge | None:
+    if row["outcome"] == "overlapping":
+        return None
+    return Merge(row["outcome"] == "merged", row["at_position"] or 0, row["at"])
+
+
+def _recorded_of(broadcast_id: UUID, row: Row) -> Recorded:
+    return Recorded(
+        ReceiptOutcome(row["outcome"]),
+        receipt_of(broadcast_id, row),
+        row["is_critical"],
+        row["is_cause"],
+        row["newly_acknowledged"],
+    )
+
+
+def _content_object(content: Content) -> dict[str, object]:
+    """A content as keep_contents takes it."""
+    action, wedding = content.action, content.wedding
+    return {
+        "broadcast_id": str(content.broadcast_id),
+        "type": content.type,
+        "category": content.category,
+        "priority": content.priority,
+        "title": content.title,
+        "message": content.message,
+        "action_label": action and action.label,
+        "action_url": action and action.url,
+        "wedding_id": wedding and str(wedding.wedding_id),
+        "couple_name": wedding and wedding.couple_name,
+        "wedding_date": wedding and wedding.wedding_date and wedding.wedding_date.isoformat(),
+        "wall": [str(wedding_id) for wedding_id in content.wall or (EVERYBODY,)],
+        "expires_at": content.expires_at and content.expires_at.isoformat(),
+        "words": words_of((content.title, content.message)),
+    }
