@@ -1,0 +1,80 @@
+"""Owns merging chunks into inboxes: groups of them in one transaction, each of them once for good."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.inbox.contents import Contents
+from services.inbox.domain import Chunk, Content, Merge
+from services.inbox.groups import Group, apart
+from services.inbox.waking import Waking
+from services.inbox.work_store import ContentMissing, WorkStore
+from shared.errors import DependencyUnavailable
+from shared.failpoints import declare, failpoint
+
+# As many chunks as 10,000 recipients scattered over a million numbers take, several times over.
+_LARGEST_GROUP: Final = 64
+
+declare("inbox.merge.before_commit", "inbox.merge.after_commit")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    chunk: Chunk
+    content: Content | None
+
+
+class Merging:
+    """One lane's merges: whatever comes while a group is being committed is in the next."""
+
+    def __init__(self, store: WorkStore, contents: Contents, waking: Waking) -> None:
+        self._store = store
+        self._contents = contents
+        self._waking = waking
+        self._group: Group[_Asked, Merge] = Group(self._commit, _LARGEST_GROUP)
+
+    async def merge(self, chunk: Chunk) -> Merge:
+        """Return once the chunk is in everybody's inbox, by this merge or an earlier one, or is refused for good."""
+        content = await self._contents.unkept(chunk.broadcast_id)
+        try:
+            return await self._group.ask(_Asked(chunk, content))
+        except ContentMissing as error:
+            self._contents.forget(chunk.broadcast_id)
+            raise DependencyUnavailable("The content was not kept; it is fetched again.") from error
+
+    async def _commit(self, group: Sequence[_Asked]) -> list[Merge]:
+        merges: dict[int, Merge] = {}
+        for round_ in apart(group, _clash):
+            merged = await self._merge_round([asked for _, asked in round_])
+            merges |= {place: merge for (place, _), merge in zip(round_, merged, strict=True)}
+        return [merges[place] for place in range(len(group))]
+
+    async def _merge_round(self, group: Sequence[_Asked]) -> list[Merge]:
+        contents = {asked.content.broadcast_id: asked.content for asked in group if asked.content is not None}
+        chunks = [asked.chunk for asked in group]
+        await failpoint("inbox.merge.before_commit")
+        merges = await self._store.merge(chunks, contents.values())
+        await failpoint("inbox.merge.after_commit")
+        for broadcast_id in contents:
+            self._contents.note_kept(broadcast_id)
+        settled = [
+            merge if merge is not None else await self._merge_rest(chunk)
+            for chunk, merge in zip(chunks, merges, strict=True)
+        ]
+        await self._waking.announce(max(merge.position for merge in settled))
+        return settled
+
+    async def _merge_rest(self, chunk: Chunk) -> Merge:
+        """Merge without those who have the broadcast already: the chunk was cut anew after it had been merged."""
+        while True:
+            present = await self._store.find_members(chunk.broadcast_id, within=chunk.members)
+            rest = Chunk(chunk.broadcast_id, chunk.number, chunk.kind, chunk.members - present)
+            merge = (await self._store.merge([rest], ()))[0]
+            if merge is not None:
+                return merge
+
+
+def _clash(one: _Asked, other: _Asked) -> bool:
+    """Whether two chunks cannot be merged in the same breath."""
+    a, b = one.chunk, other.chunk
+    return a.broadcast_id == b.broadcast_id and (a.number == b.number or not a.members.isdisjoint(b.members))

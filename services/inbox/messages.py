@@ -1,0 +1,181 @@
+"""Translates between the contract's messages and the inbox's own values."""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from typing import Final
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.date_pb2 import Date
+from wedsync.broadcast.v1 import common_pb2, events_pb2, inbox_pb2, sender_pb2
+
+from services.inbox.domain import (
+    Action,
+    ArrivalKind,
+    Chunk,
+    Content,
+    Engagement,
+    Filter,
+    Item,
+    Merge,
+    Receipt,
+    ReceiptAction,
+    Wedding,
+    fits_a_chunk,
+)
+from shared.audience import Audience, BrokenAudience
+
+_KINDS: Final = {events_pb2.ArrivalKind.Value(f"ARRIVAL_KIND_{each.name}"): each for each in ArrivalKind}
+_ACTIONS: Final = {
+    common_pb2.ReceiptAction.Value(f"RECEIPT_ACTION_{each.name}"): each for each in ReceiptAction
+}
+
+
+class BrokenMessage(ValueError):
+    """A message that no dispatcher of ours sends."""
+
+
+def ids_of(texts: Iterable[str]) -> tuple[UUID, ...]:
+    """UUIDs that were checked before, each once, in their order."""
+    return tuple(dict.fromkeys(map(UUID, texts)))
+
+
+def filter_of(request: inbox_pb2.ListInboxItemsRequest) -> Filter:
+    """Which items are wanted, written in one way only."""
+    return Filter(
+        unread_only=request.unread_only,
+        priorities=tuple(sorted(set(request.priorities))),
+        type=request.type,
+        search=request.search,
+        wedding_id=UUID(request.wedding_id) if request.wedding_id else None,
+        include_dismissed=request.include_dismissed,
+    )
+
+
+def action_of(number: common_pb2.ReceiptAction.ValueType) -> ReceiptAction:
+    """What was done with an item."""
+    return _ACTIONS[number]
+
+
+def chunk_of(delivery: events_pb2.InboxDelivery) -> Chunk:
+    """A chunk on its way into inboxes. Raises BrokenMessage."""
+    try:
+        members = Audience.from_bytes(delivery.members)
+        chunk = Chunk(UUID(delivery.broadcast_id), delivery.chunk, _KINDS[delivery.kind], members)
+    except (ValueError, BrokenAudience, KeyError) as error:
+        raise BrokenMessage("This is not a chunk.") from error
+    if delivery.chunk < 0 or not members or not fits_a_chunk(members):
+        raise BrokenMessage("A chunk has somebody in it and takes no more than 16 blocks.")
+    return chunk
+
+
+def report_of(delivery: events_pb2.InboxDelivery, chunk: Chunk, merge: Merge) -> events_pb2.DeliveryReport:
+    """What became of a chunk as it was sent this time."""
+    report = events_pb2.DeliveryReport(
+        broadcast_id=str(chunk.broadcast_id),
+        chunk=chunk.number,
+        epoch=delivery.epoch,
+        size=len(chunk.members),
+        outcome=events_pb2.REPORT_OUTCOME_MERGED if merge.is_merged else events_pb2.REPORT_OUTCOME_STOPPED,
+        position=merge.position,
+    )
+    if merge.at is not None:
+        report.time.CopyFrom(time_message(merge.at))
+    return report
+
+
+def content_of_order(order: sender_pb2.DispatchOrder) -> Content:
+    """What a broadcast says, as the sender keeps it; its wall also has the wedding that it is about."""
+    wedding = _wedding_of(order.wedding) if order.HasField("wedding") else None
+    wall = dict.fromkeys(map(UUID, order.targeting.wedding_ids))
+    if wedding is not None:
+        wall[wedding.wedding_id] = None
+    return Content(
+        broadcast_id=UUID(order.broadcast_id),
+        type=order.type,
+        category=order.category,
+        priority=order.priority,
+        title=order.title,
+        message=order.message,
+        action=Action(order.action.label, order.action.url) if order.HasField("action") else None,
+        wedding=wedding,
+        wall=tuple(wall),
+        expires_at=time_of(order.expires_at) if order.HasField("expires_at") else None,
+    )
+
+
+def item_message(item: Item) -> inbox_pb2.InboxItem:
+    """A broadcast in an inbox."""
+    content, receipt = item.content, item.receipt
+    return inbox_pb2.InboxItem(
+        broadcast_id=str(content.broadcast_id),
+        type=content.type,
+        category=common_pb2.Category.ValueType(content.category),
+        priority=common_pb2.Priority.ValueType(content.priority),
+        title=content.title,
+        message=content.message,
+        action=common_pb2.Action(label=content.action.label, url=content.action.url)
+        if content.action
+        else None,
+        wedding=_wedding_message(content.wedding) if content.wedding else None,
+        delivered_at=time_message(item.delivered_at),
+        expires_at=_optional(content.expires_at),
+        read_at=_optional(receipt.read_at),
+        acknowledged_at=_optional(receipt.acknowledged_at),
+        dismissed_at=_optional(receipt.dismissed_at),
+        clicked_at=_optional(receipt.clicked_at),
+        silent=item.silent,
+    )
+
+
+def receipt_message(receipt: Receipt) -> inbox_pb2.Receipt:
+    """What was done with an item."""
+    return inbox_pb2.Receipt(
+        broadcast_id=str(receipt.broadcast_id),
+        read_at=_optional(receipt.read_at),
+        acknowledged_at=_optional(receipt.acknowledged_at),
+        dismissed_at=_optional(receipt.dismissed_at),
+        clicked_at=_optional(receipt.clicked_at),
+    )
+
+
+def engagement_message(engagement: Engagement) -> common_pb2.Engagement:
+    """How many people did what."""
+    return common_pb2.Engagement(
+        delivered=engagement.delivered,
+        read=engagement.read,
+        acknowledged=engagement.acknowledged,
+        dismissed=engagement.dismissed,
+        clicked=engagement.clicked,
+    )
+
+
+def time_of(message: Timestamp) -> datetime:
+    """The moment, aware, in UTC."""
+    return message.ToDatetime(UTC)
+
+
+def time_message(moment: datetime) -> Timestamp:
+    """The moment as a message."""
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def _optional(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else time_message(moment)
+
+
+def _wedding_of(message: common_pb2.Wedding) -> Wedding:
+    given = message.wedding_date if message.HasField("wedding_date") else None
+    day = date(given.year, given.month, given.day) if given is not None else None
+    return Wedding(UUID(message.wedding_id), message.couple_name, day)
+
+
+def _wedding_message(wedding: Wedding) -> common_pb2.Wedding:
+    day = wedding.wedding_date
+    return common_pb2.Wedding(
+        wedding_id=str(wedding.wedding_id),
+        couple_name=wedding.couple_name,
+        wedding_date=Date(year=day.year, month=day.month, day=day.day) if day is not None else None,
+    )
