@@ -1,0 +1,136 @@
+"""Owns remembering badges in Redis, which may be down, slow or empty at any moment without a wrong count.
+
+A badge says what was unread as of a position of the log, which stays true: Postgres is asked what came after.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from services.inbox.domain import Badge
+from services.inbox.groups import Group
+
+log = structlog.get_logger(__name__)
+
+REDIS_CALLS: Final = Counter(
+    "wedsync_inbox_redis_calls_total", "Calls of Redis by what came of them.", ["outcome"]
+)
+
+TIMEOUT_S: Final = 0.05
+_REST_S: Final = 1.0
+_KEPT_FOR: Final = timedelta(days=7)
+_LARGEST_GROUP: Final = 256
+# Beyond this many positions an old badge is worth writing anew even if it says the same.
+_STALE_POSITIONS: Final = 64
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_Result = TypeVar("_Result")
+
+
+class Checkpoints:
+    """Badges by recipient. After a failure Redis is left alone for a second, so that few calls pay for an outage."""
+
+    def __init__(self, redis: Redis, log_identity: UUID) -> None:
+        self._redis = redis
+        self._prefix = f"inbox:unread:{log_identity}:"
+        self._rests_until = 0.0
+        self._reads: Group[int, Badge | None] = Group(self._read, _LARGEST_GROUP)
+        self._writes: Group[tuple[int, Badge], None] = Group(self._write, _LARGEST_GROUP)
+        self._writing: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether Redis is left alone just now."""
+        return time.monotonic() < self._rests_until
+
+    async def find(self, recipient_number: int) -> Badge | None:
+        """An earlier badge, None when there is none or Redis does not answer in time."""
+        if self.is_resting:
+            return None
+        return await self._reads.ask(recipient_number)
+
+    def note(self, recipient_number: int, badge: Badge, known: Badge | None) -> None:
+        """Remember a badge, unless the one that is known already serves as well; does not wait for Redis."""
+        if self.is_resting or (known is not None and _serves(known, badge)):
+            return
+        task = asyncio.create_task(self._writes.ask((recipient_number, badge)))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
+    async def check(self) -> None:
+        """Return when Redis answers."""
+        async with asyncio.timeout(TIMEOUT_S):
+            await self._redis.ping()
+
+    async def close(self) -> None:
+        """End the connections."""
+        await self._redis.aclose()
+
+    async def _read(self, recipient_numbers: Sequence[int]) -> list[Badge | None]:
+        keys = [f"{self._prefix}{number}" for number in recipient_numbers]
+        values = await self._attempt(self._redis.mget(keys))
+        return [_parse(value) for value in values] if values is not None else [None] * len(keys)
+
+    async def _write(self, badges: Sequence[tuple[int, Badge]]) -> list[None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for number, badge in badges:
+            _ = pipeline.set(f"{self._prefix}{number}", _format(badge), ex=_KEPT_FOR)
+        await self._attempt(pipeline.execute())
+        return [None] * len(badges)
+
+    async def _attempt(self, work: Awaitable[_Result]) -> _Result | None:
+        """The result, None when Redis does not give one in time."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                result = await work
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self.is_resting:
+                log.warning("checkpoints_unreachable", error=type(error).__name__)
+            self._rests_until = time.monotonic() + _REST_S
+            REDIS_CALLS.labels("failed").inc()
+            return None
+        REDIS_CALLS.labels("answered").inc()
+        return result
+
+
+def open_redis(url: str) -> Redis:
+    """A client that gives up in time and does not try again by itself."""
+    return Redis.from_url(
+        url,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+def _serves(known: Badge, badge: Badge) -> bool:
+    same = (known.unread_count, known.valid_until) == (badge.unread_count, badge.valid_until)
+    return same and badge.position - known.position < _STALE_POSITIONS
+
+
+def _format(badge: Badge) -> str:
+    until = (
+        "" if badge.valid_until is None else str((badge.valid_until - _EPOCH) // timedelta(microseconds=1))
+    )
+    return f"{badge.position}:{badge.unread_count}:{until}"
+
+
+def _parse(value: bytes | str | None) -> Badge | None:
+    """The badge that `_format` wrote; None for anything else that may be there."""
+    if not isinstance(value, bytes):
+        return None
+    try:
+        position, count, until = str(value, "ascii").split(":")
+        valid_until = _EPOCH + timedelta(microseconds=int(until)) if until else None
+        return Badge(int(count), int(position), valid_until)
+    except (ValueError, OverflowError):
+        return None

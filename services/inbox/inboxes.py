@@ -1,0 +1,62 @@
+"""Owns reading one recipient's inbox: pages, items and the badge, with what is remembered of the badge."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from services.inbox.checkpoints import Checkpoints
+from services.inbox.domain import (
+    LARGEST_PAGE,
+    PAGE_SIZE,
+    Badge,
+    Filter,
+    Item,
+    Page,
+    read_page_token,
+    write_page_token,
+)
+from services.inbox.store import InboxStore
+from shared.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page and the name of the one that follows, empty after the last."""
+
+    page: Page
+    next_page_token: str
+
+
+class Inboxes:
+    """What a recipient sees of their own."""
+
+    def __init__(self, store: InboxStore, checkpoints: Checkpoints) -> None:
+        self._store = store
+        self._checkpoints = checkpoints
+
+    async def list_items(
+        self, recipient_number: int, wanted: Filter, page_size: int = 0, page_token: str = ""
+    ) -> Listing:
+        """A page of at most `page_size` items (0 for the usual size). Raises InvalidPageToken."""
+        below = read_page_token(page_token, recipient_number, wanted) if page_token else None
+        known = await self._checkpoints.find(recipient_number)
+        size = min(page_size or PAGE_SIZE, LARGEST_PAGE)
+        page = await self._store.list_items(recipient_number, wanted, below, size, known)
+        self._checkpoints.note(recipient_number, page.badge, known)
+        following = (
+            write_page_token(page.items[-1].position, recipient_number, wanted) if page.has_more else ""
+        )
+        return Listing(page, following)
+
+    async def get_item(self, recipient_number: int, broadcast_id: UUID) -> Item:
+        """An item. Raises NotFound when it is not in this inbox."""
+        item = await self._store.get_item(recipient_number, broadcast_id)
+        if item is None:
+            raise NotFound
+        return item
+
+    async def count_unread(self, recipient_number: int) -> Badge:
+        """The badge as of now."""
+        known = await self._checkpoints.find(recipient_number)
+        badge = await self._store.count_unread(recipient_number, known)
+        self._checkpoints.note(recipient_number, badge, known)
+        return badge
