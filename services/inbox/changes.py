@@ -1,0 +1,193 @@
+"""Owns what an entry of the log means to streams: whom it concerns, what they are shown, what they need then."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from wedsync.broadcast.v1 import inbox_pb2
+
+from services.inbox.domain import ArrivalKind, Content, Item, Receipt, Team, write_cursor
+from services.inbox.entries import AllRead, Arrived, Entry, ReceiptsRecorded, Retracted, TeamChanged
+from services.inbox.messages import item_message, receipt_message, time_message
+from services.inbox.work_store import WorkStore
+from shared.audience import Audience
+from shared.clock import Clock
+
+_NOBODY = Audience()
+
+
+class Need(IntEnum):
+    """What someone must be given after a change before the next: the greater includes the smaller."""
+
+    NOTHING = 0
+    COUNT = 1
+    SNAPSHOT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, serialised once for all: as a stream of one person sends it, and as a stream of many people does."""
+
+    cursor: str
+    alone: bytes
+    shared: bytes
+
+    @classmethod
+    def of(cls, event: inbox_pb2.InboxEvent) -> "Event":
+        """The event in both forms; `shared` follows the handles that it is for."""
+        return cls(
+            event.cursor,
+            inbox_pb2.WatchInboxResponse(event=event).SerializeToString(),
+            inbox_pb2.ConnectInboxesResponse(event=event).SerializeToString(),
+        )
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Wall:
+    """One wedding's team as of the entry that was read last; all changes behind it share it."""
+
+    team: Team
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An entry of the log as streams take it. `event` is the same for all, `events` has those of single recipients."""
+
+    position: int
+    members: Audience
+    walls: tuple[Wall, ...] = ()
+    event: Event | None = None
+    events: Mapping[int, Event] = field(default_factory=dict)
+    need: Need = Need.NOTHING
+
+    @classmethod
+    def nothing(cls, position: int) -> "Change":
+        """What concerns nobody."""
+        return cls(position, _NOBODY)
+
+    def audience(self) -> Audience:
+        """Whom it concerns, as the walls stand now."""
+        if not self.walls:
+            return self.members
+        return self.members & Audience.union_of(wall.team.members for wall in self.walls)
+
+    def concerns(self, number: int) -> bool:
+        """Whether it concerns this recipient, as the walls stand now."""
+        if number not in self.members:
+            return False
+        return not self.walls or any(number in wall.team.members for wall in self.walls)
+
+    def event_for(self, number: int) -> Event | None:
+        """What a recipient whom it concerns is shown, if anything."""
+        return self.event or self.events.get(number)
+
+
+class Changes:
+    """Reads entries for streams, with what the database must be asked for: texts, teams and members."""
+
+    def __init__(self, store: WorkStore, log_identity: UUID, clock: Clock) -> None:
+        self._store = store
+        self._log_identity = log_identity
+        self._clock = clock
+        # Kept alive by the changes that stand behind them.
+        self._walls: WeakValueDictionary[UUID, Wall] = WeakValueDictionary()
+
+    async def read(self, entries: Sequence[Entry]) -> list[Change]:
+        """The changes that entries are, in their order."""
+        named = {each.broadcast_id for each in entries if isinstance(each, Arrived | Retracted)}
+        contents = (
+            {each.broadcast_id: each for each in await self._store.find_contents(named)} if named else {}
+        )
+        arrivals = await self._find_first_arrivals(entries)
+        walls = await self._load_walls({each for content in contents.values() for each in content.wall})
+        changes = []
+        for entry in entries:
+            match entry:
+                case Arrived():
+                    content = contents.get(entry.broadcast_id)
+                    at = arrivals.get(entry.broadcast_id, entry.at)
+                    changes.append(self._arrival(entry, content, at, walls))
+                case Retracted():
+                    changes.append(await self._retraction(entry, contents.get(entry.broadcast_id), walls))
+                case _:
+                    changes.append(self._other(entry))
+        return changes
+
+    def apply(self, entry: Entry) -> None:
+        """From now on the walls stand as of this entry."""
+        if isinstance(entry, TeamChanged):
+            wall = self._walls.get(entry.team.wedding_id)
+            if wall is not None and wall.team.version < entry.team.version:
+                wall.team = entry.team
+
+    def cursor(self, position: int) -> str:
+        """Where a stream goes on that has everything up to a position."""
+        return write_cursor(position, self._log_identity)
+
+    async def _load_walls(self, wedding_ids: set[UUID]) -> dict[UUID, Wall]:
+        """Walls by wedding. One may be newer than the entry it is loaded for: nobody who is out by now is let in."""
+        loaded = {each: wall for each in wedding_ids if (wall := self._walls.get(each)) is not None}
+        missing = wedding_ids - loaded.keys()
+        if missing:
+            for team in await self._store.find_teams(missing):
+                loaded[team.wedding_id] = self._walls[team.wedding_id] = Wall(team)
+        return loaded
+
+    async def _find_first_arrivals(self, entries: Sequence[Entry]) -> dict[UUID, datetime]:
+        """When the items had arrived that alerts are for."""
+        alerts = (each for each in entries if isinstance(each, Arrived) and each.kind is ArrivalKind.ALERT)
+        alerted = {each.broadcast_id for each in alerts}
+        return await self._store.find_first_arrivals(alerted) if alerted else {}
+
+    def _arrival(
+        self, entry: Arrived, content: Content | None, at: datetime, walls: Mapping[UUID, Wall]
+    ) -> Change:
+        if content is None or (content.expires_at is not None and content.expires_at <= self._clock.now()):
+            return Change.nothing(entry.position)
+        event = inbox_pb2.InboxEvent(cursor=self.cursor(entry.position))
+        is_silent = entry.kind is not ArrivalKind.ITEM
+        receipt = Receipt(content.broadcast_id, None, None, None, None)
+        shown = item_message(Item(entry.position, content, at, is_silent, receipt))
+        if entry.kind is ArrivalKind.ALERT:
+            event.alert.item.CopyFrom(shown)
+        else:
+            event.added.item.CopyFrom(shown)
+            event.added.silent = is_silent
+        return Change(
+            entry.position, entry.members, tuple(walls[each] for each in content.wall), Event.of(event)
+        )
+
+    async def _retraction(
+        self, entry: Retracted, content: Content | None, walls: Mapping[UUID, Wall]
+    ) -> Change:
+        event = inbox_pb2.InboxEvent(cursor=self.cursor(entry.position))
+        event.retracted.broadcast_ids.append(str(entry.broadcast_id))
+        members = await self._store.find_members(entry.broadcast_id)
+        wall = content.wall if content is not None else ()
+        return Change(entry.position, members, tuple(walls[each] for each in wall), Event.of(event))
+
+    def _other(self, entry: ReceiptsRecorded | AllRead | TeamChanged) -> Change:
+        match entry:
+            case ReceiptsRecorded():
+                events = {
+                    number: self._updated(entry.position, each) for number, each in entry.receipts.items()
+                }
+                return Change(entry.position, Audience.of(events), events=events, need=Need.COUNT)
+            case AllRead():
+                number = entry.recipient_number
+                events = {number: self._updated(entry.position, (), entry.read_at)}
+                return Change(entry.position, Audience.of([number]), events=events, need=Need.COUNT)
+            case TeamChanged():
+                return Change(entry.position, entry.moved, need=Need.SNAPSHOT)
+
+    def _updated(
+        self, position: int, receipts: Iterable[Receipt], all_read_at: datetime | None = None
+    ) -> Event:
+        event = inbox_pb2.InboxEvent(cursor=self.cursor(position))
+        event.updated.receipts.extend(map(receipt_message, receipts))
+        if all_read_at is not None:
+            event.updated.all_read_time.CopyFrom(time_message(all_read_at))
+        return Event.of(event)

@@ -1,0 +1,74 @@
+"""Owns what waits to be written to one stream, and how a stream ends: not later than its reader can bear."""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from shared.errors import ServiceError, SlowReader
+
+_SYNCS_AT_ONCE: Final = 4
+
+
+class Outlet:
+    """Payloads for one stream, in order. A reader `limit_bytes` behind is cut off; who has time waits for room."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._waiting: deque[tuple[bytes, str]] = deque()
+        self._waiting_bytes = 0
+        self._filled = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._error: ServiceError | None = None
+        self._cursor = ""
+        self.turn = asyncio.Semaphore(_SYNCS_AT_ONCE)
+        """Held by who is about to put much: so that room is not promised twice."""
+
+    def put(self, payload: bytes, cursor: str = "") -> None:
+        """Write this next; the reader can go on after it from `cursor`."""
+        if self._error is not None:
+            return
+        if self._waiting and self._waiting_bytes + len(payload) > self._limit_bytes:
+            self.end(SlowReader())
+            return
+        self._waiting.append((payload, cursor))
+        self._add_bytes(len(payload))
+        self._filled.set()
+
+    def end(self, error: ServiceError) -> None:
+        """Write nothing more, not even what waits: the reader goes on after what it has."""
+        if self._error is not None:
+            return
+        if self._cursor:
+            error.metadata["cursor"] = self._cursor
+        self._error = error
+        self._waiting.clear()
+        self._add_bytes(-self._waiting_bytes)
+        self._filled.set()
+
+    async def take(self, timeout_s: float) -> bytes | None:
+        """The next payload, None when there was none for a while. Raises the error that ended the stream."""
+        if not self._waiting and self._error is None:
+            self._filled.clear()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._filled.wait()
+            except TimeoutError:
+                return None
+        if self._error is not None:
+            raise self._error
+        payload, cursor = self._waiting.popleft()
+        self._add_bytes(-len(payload))
+        self._cursor = cursor or self._cursor
+        return payload
+
+    async def room(self) -> None:
+        """Return when less waits than half of what may, or the stream has ended."""
+        await self._has_room.wait()
+
+    def _add_bytes(self, count: int) -> None:
+        self._waiting_bytes += count
+        if self._waiting_bytes * 2 < self._limit_bytes:
+            self._has_room.set()
+        else:
+            self._has_room.clear()

@@ -1,0 +1,162 @@
+"""Owns bringing a stream to the end of the log: at its start, and when it needs to be told more than a change says."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+from wedsync.broadcast.v1 import inbox_pb2
+
+from services.inbox.changes import Change, Changes, Event, Need
+from services.inbox.domain import Filter
+from services.inbox.fanout import Fanout, Subscription
+from services.inbox.inboxes import Inboxes
+from services.inbox.live import Tail
+from services.inbox.messages import item_message
+from shared.errors import CursorTooOld, Internal
+from shared.translations import to_service_error
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 8
+# So many changes may be shown without looking whether there is room for them.
+_FEW = 16
+_EVERYTHING = Filter()
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What the database says of one inbox as of a position."""
+
+    position: int
+    event: Event
+
+
+class Syncing:
+    """Gives each subscription what it lacks and lets it join in the same breath: nothing is missed or comes twice."""
+
+    def __init__(self, tail: Tail, changes: Changes, inboxes: Inboxes, fanout: Fanout) -> None:
+        self._tail = tail
+        self._changes = changes
+        self._inboxes = inboxes
+        self._fanout = fanout
+        self._looking = asyncio.Semaphore(_AT_ONCE)
+        self._running: dict[Subscription, asyncio.Task[None]] = {}
+
+    def deliver(self, change: Change) -> None:
+        """Show a change to all whom it concerns, and begin to give them what they need then."""
+        for subscription in self._fanout.deliver(change):
+            self._start(subscription, change.need)
+
+    def begin(self, subscription: Subscription, after: int | None, *, skip_snapshot: bool = False) -> int:
+        """Start one who was taken in: after a position, or with a snapshot, or just with the badge; where it starts."""
+        subscription.position = self._tail.position if after is None else after
+        needs_snapshot = after is None and not skip_snapshot
+        self._start(subscription, Need.SNAPSHOT if needs_snapshot else Need.COUNT)
+        return subscription.position
+
+    def end(self, subscription: Subscription) -> None:
+        """Give this one nothing more."""
+        task = self._running.pop(subscription, None)
+        if task is not None:
+            task.cancel()
+        self._fanout.close(subscription)
+
+    def heartbeat(self) -> Event:
+        """A sign of life for live ones, who can go on from here."""
+        cursor = self._changes.cursor(self._tail.position)
+        return Event.of(inbox_pb2.InboxEvent(cursor=cursor, heartbeat=inbox_pb2.Heartbeat()))
+
+    def cursor(self, subscription: Subscription) -> str:
+        """Where this one can go on."""
+        return self._changes.cursor(self._tail.position if subscription.is_live else subscription.position)
+
+    def _start(self, subscription: Subscription, need: Need) -> None:
+        task = asyncio.create_task(self._run(subscription, need), name="inbox_sync")
+        self._running[subscription] = task
+
+    async def _run(self, subscription: Subscription, need: Need) -> None:
+        try:
+            while need is not Need.NOTHING:
+                need = await self._step(subscription, need)
+        except Exception as error:  # noqa: BLE001  # whatever it is, this one cannot go on, and the others can
+            subscription.stream.fail(subscription, to_service_error(error) or _defect(error))
+        self._running.pop(subscription, None)
+
+    async def _step(self, subscription: Subscription, need: Need) -> Need:
+        """Give one what is needed and all that follows it, up to what needs something again."""
+        async with subscription.stream.turn:
+            await subscription.stream.room()
+            if need is Need.COUNT:
+                need = await self._catch_up(subscription)
+            async with self._looking:
+                look = await self._look(subscription.number, need)
+            if need is Need.COUNT and look.position < subscription.position:
+                # A cursor from the future: the log was put back to an earlier state.
+                raise CursorTooOld
+            await self._tail.reach(look.position)
+            return self._advance(subscription, look, need)
+
+    async def _catch_up(self, subscription: Subscription) -> Need:
+        """Show what lies far behind, no faster than it is read; what this node does not keep is in the log itself."""
+        while True:
+            changes = self._tail.since(subscription.position)
+            if changes is None:
+                changes = await self._tail.read_after(subscription.position)
+            elif len(changes) <= _FEW:
+                return Need.COUNT
+            for change in changes:
+                await subscription.stream.room()
+                if _show_all(subscription, [change]) is Need.SNAPSHOT:
+                    return Need.SNAPSHOT
+                subscription.position = change.position
+
+    def _advance(self, subscription: Subscription, look: _Look, need: Need) -> Need:
+        """Show what was looked up in its place among the changes, and let the subscription join, in one breath."""
+        if need is Need.SNAPSHOT:
+            subscription.position = look.position
+        changes = self._tail.since(subscription.position)
+        if changes is None:
+            return need
+        before = [change for change in changes if change.position <= look.position]
+        if _show_all(subscription, before) is Need.SNAPSHOT:
+            return Need.SNAPSHOT
+        subscription.send(look.event)
+        subscription.position = max(subscription.position, look.position)
+        left = _show_all(subscription, changes[len(before) :], until=Need.COUNT)
+        if left is Need.NOTHING:
+            self._fanout.join(subscription)
+        return left
+
+    async def _look(self, number: int, need: Need) -> _Look:
+        event = inbox_pb2.InboxEvent()
+        if need is Need.COUNT:
+            badge = await self._inboxes.count_unread(number)
+            event.unread_count.unread_count = badge.unread_count
+        else:
+            page = (await self._inboxes.list_items(number, _EVERYTHING)).page
+            badge = page.badge
+            event.snapshot.items.extend(map(item_message, page.items))
+            event.snapshot.unread_count = badge.unread_count
+        event.cursor = self._changes.cursor(badge.position)
+        return _Look(badge.position, Event.of(event))
+
+
+def _show_all(subscription: Subscription, changes: Iterable[Change], until: Need = Need.SNAPSHOT) -> Need:
+    """Show what concerns this one, up to what needs `until` or more; what is needed then."""
+    for change in changes:
+        if change.concerns(subscription.number):
+            if change.need is Need.SNAPSHOT:
+                return Need.SNAPSHOT
+            event = change.event_for(subscription.number)
+            if event is not None:
+                subscription.send(event)
+            subscription.position = change.position
+            if change.need >= until:
+                return change.need
+    return Need.NOTHING
+
+
+def _defect(error: Exception) -> Internal:
+    log.error("inbox_sync_failed", exc_info=error)
+    return Internal()
