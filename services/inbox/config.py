@@ -1,0 +1,63 @@
+"""The inbox's settings, read once from the environment."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from services.inbox.streams import StreamTerms
+from shared.auth import AuthSettings
+from shared.logging import read_format
+from shared.messaging import MessagingSettings
+from shared.server import ServerSettings
+from shared.service_token import TokenFile
+from shared.settings import Address, Environment
+from shared.subjects import PRIORITIES
+
+PREFIX: Final = "INBOX"
+_POSTGRES: Final = ("postgres", "postgresql")
+_REDIS: Final = ("redis", "rediss", "unix")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the inbox is told from outside."""
+
+    server: ServerSettings
+    auth: AuthSettings
+    token: TokenFile
+    database_url: str
+    worker_database_url: str
+    database_connections: int
+    worker_connections: int
+    messaging: MessagingSettings
+    redis_url: str
+    sender: Address
+    preferences: Address
+    streams: StreamTerms
+    streams_per_person: int
+    log_retention_s: float
+    log_format: str | None
+
+    @classmethod
+    def read(cls, env: Environment) -> Self:
+        """Raises SettingsError, which names the variable, for what is missing or breaks its rule."""
+        return cls(
+            server=ServerSettings.read(env, PREFIX),
+            auth=AuthSettings.read(env),
+            token=TokenFile.read(env, PREFIX),
+            database_url=env.url("INBOX_DATABASE_URL", _POSTGRES),
+            worker_database_url=env.url("INBOX_WORKER_DATABASE_URL", _POSTGRES),
+            database_connections=env.integer("INBOX_DATABASE_CONNECTIONS", 10, least=2, most=200),
+            # One for each lane's merges, for receipts and for the log at the least, so that none waits for another.
+            worker_connections=env.integer(
+                "INBOX_WORKER_CONNECTIONS", len(PRIORITIES) + 6, least=len(PRIORITIES) + 2, most=200
+            ),
+            messaging=MessagingSettings.read(env, PREFIX),
+            redis_url=env.url("REDIS_URL", _REDIS),
+            sender=env.address("SENDER_ADDR"),
+            preferences=env.address("PREFERENCES_ADDR"),
+            streams=StreamTerms(heartbeat_s=env.seconds("INBOX_HEARTBEAT_S", 15.0, least=0.1, most=300)),
+            streams_per_person=env.integer("INBOX_STREAMS_PER_PERSON", 20, least=1, most=10_000),
+            # How far back a stream can go on from: long enough for a phone that was off over the weekend.
+            log_retention_s=env.seconds("INBOX_LOG_RETENTION_S", 7 * 86_400, least=60, most=90 * 86_400),
+            log_format=read_format(env),
+        )

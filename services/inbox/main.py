@@ -1,0 +1,173 @@
+"""Builds an inbox and serves: `python -m services.inbox.main`."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
+from wedsync.broadcast.v1.inbox_pb2_grpc import add_InboxServiceServicer_to_server
+from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
+
+from services.inbox.changes import Changes
+from services.inbox.checkpoints import Checkpoints, open_redis
+from services.inbox.config import Settings
+from services.inbox.connections import Connections
+from services.inbox.consumer import DeliveryConsumer, DirectoryConsumer
+from services.inbox.contents import Contents
+from services.inbox.fanout import Fanout
+from services.inbox.identities import Identities
+from services.inbox.inboxes import Inboxes
+from services.inbox.live import Tail
+from services.inbox.merging import Merging
+from services.inbox.receipts import Receipts
+from services.inbox.retention import Retention
+from services.inbox.retractions import Retractions
+from services.inbox.servicer import RIGHTS, InboxServicer, Rooms
+from services.inbox.store import SCHEMA, InboxStore
+from services.inbox.streams import InboxStreams
+from services.inbox.syncing import Syncing
+from services.inbox.teams import Teams
+from services.inbox.waking import Waking
+from services.inbox.work_store import WorkStore
+from shared import database, failpoints, logging, messaging
+from shared.auth import TokenVerifier
+from shared.channels import open_channel
+from shared.clock import SystemClock
+from shared.drain import DrainStep, run_until_signal
+from shared.health import Dependency, HealthMonitor
+from shared.interceptors import EdgeInterceptor
+from shared.messaging import Messaging
+from shared.ordered_log import OrderedLog
+from shared.pull_worker import PullWorker
+from shared.server import GrpcServer, run_service
+from shared.settings import Address, Environment
+from shared.streams import INBOX_DELIVERY, INBOX_DIRECTORY
+
+_AUDIENCE = "wedsync.broadcast.v1.AudienceService"
+_ORDER = "wedsync.broadcast.v1.SenderService/GetDispatchOrder"
+_CHUNKS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """An inbox that serves: where, what runs beside its calls, and how it ends."""
+
+    address: Address
+    background: tuple[asyncio.Task[None], ...]
+    steps: tuple[DrainStep, ...]
+
+
+async def start(settings: Settings) -> Inbox:
+    """Connect, build and serve."""
+    clock, transport, token = SystemClock(), settings.server.transport, settings.token
+    verifier = await TokenVerifier.open(settings.auth)
+    personal = await database.connect(
+        settings.database_url, application_name="inbox-api", max_size=settings.database_connections
+    )
+    worked = await database.connect(
+        settings.worker_database_url, application_name="inbox-worker", max_size=settings.worker_connections
+    )
+    nats = await messaging.connect(settings.messaging)
+    sender = open_channel("sender", settings.sender, transport, token, retried=[_ORDER])
+    preferences = open_channel("preferences", settings.preferences, transport, token, retried=[_AUDIENCE])
+    store, waking, audience = WorkStore(worked), Waking(nats), AudienceServiceStub(preferences)
+    log_identity = await store.find_log_identity()
+
+    identities = Identities(store, audience)
+    checkpoints = Checkpoints(open_redis(settings.redis_url), log_identity)
+    inboxes = Inboxes(InboxStore(personal), checkpoints)
+    teams = Teams(store, audience, waking)
+    changes = Changes(store, log_identity, clock)
+    fanout = Fanout(settings.streams_per_person)
+    tail = Tail(OrderedLog(worked, SCHEMA), changes, waking)
+    syncing = Syncing(tail, changes, inboxes, fanout)
+    rooms = Rooms(
+        identities=identities,
+        inboxes=inboxes,
+        receipts=Receipts(store, waking),
+        streams=InboxStreams(syncing, fanout, log_identity, settings.streams),
+        connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),
+        teams=teams,
+        retractions=Retractions(store, waking),
+        store=store,
+    )
+    workers = _workers(nats, store, Contents(SenderServiceStub(sender), teams), teams, waking)
+
+    health = HealthMonitor(
+        [
+            Dependency("postgres", personal.check),
+            Dependency("nats", nats.check),
+            Dependency("redis", checkpoints.check, required=False),
+            Dependency("sender", sender.channel_ready, required=False),
+            Dependency("preferences", preferences.channel_ready, required=False),
+        ]
+    )
+    edge = EdgeInterceptor(verifier, role_of=identities.role_of, limits=settings.server.limits)
+    server = GrpcServer(settings.server, edge, health)
+    server.add(add_InboxServiceServicer_to_server, InboxServicer(rooms), RIGHTS)
+    failpoints.check_declared()
+
+    await waking.listen()
+    await tail.load()
+    retention = Retention(store, settings.log_retention_s)
+    background = tuple(
+        asyncio.create_task(work, name=name)
+        for name, work in [
+            ("tail", tail.follow(syncing.deliver)),
+            ("retention", retention.run()),
+            *(("worker", worker.run()) for worker in workers),
+        ]
+    )
+    return Inbox(
+        address=await server.start(),
+        background=background,
+        steps=(
+            server.leave(),
+            DrainStep("stop_fetching", lambda: asyncio.gather(*(worker.stop() for worker in workers))),
+            DrainStep("end_streams", fanout.end_all),
+            server.finish_calls(),
+            DrainStep("stop_background", lambda: _end(background)),
+            DrainStep("drain_nats", nats.drain),
+            DrainStep("close_channels", lambda: asyncio.gather(sender.close(), preferences.close())),
+            DrainStep("close_redis", checkpoints.close),
+            DrainStep("close_pools", lambda: asyncio.gather(personal.close(), worked.close())),
+        ),
+    )
+
+
+async def main() -> int:
+    """Serve until a signal; the exit code."""
+    settings = Settings.read(Environment(os.environ))
+    logging.configure(SCHEMA, log_format=settings.log_format)
+    inbox = await start(settings)
+    return await run_until_signal(inbox.steps, inbox.background)
+
+
+def _workers(
+    nats: Messaging, store: WorkStore, contents: Contents, teams: Teams, waking: Waking
+) -> list[PullWorker]:
+    """One a lane, each with merges of its own so that no lane waits for another, and one for teams."""
+    workers = []
+    for lane, consumer in INBOX_DELIVERY.items():
+        lane_of = DeliveryConsumer(lane, Merging(store, contents, waking), nats)
+        workers.append(
+            PullWorker(
+                nats, consumer, lane_of.handle, bury=lane_of.bury, concurrency=_CHUNKS_AT_ONCE, ack_sync=True
+            )
+        )
+    directory = DirectoryConsumer(teams)
+    workers.append(
+        PullWorker(nats, INBOX_DIRECTORY, directory.handle, bury=directory.bury, concurrency=4, ack_sync=True)
+    )
+    return workers
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    run_service(main)

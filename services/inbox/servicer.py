@@ -1,0 +1,191 @@
+"""The gRPC edge of the inbox, and who may call what of it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from typing_extensions import override
+from wedsync.broadcast.v1 import inbox_pb2
+from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer
+
+from services.inbox.connections import Connections
+from services.inbox.domain import Team, fits_a_chunk
+from services.inbox.identities import Identities
+from services.inbox.inboxes import Inboxes
+from services.inbox.messages import (
+    action_of,
+    engagement_message,
+    filter_of,
+    ids_of,
+    item_message,
+    receipt_message,
+    time_message,
+)
+from services.inbox.receipts import Receipts
+from services.inbox.retractions import Retractions
+from services.inbox.streams import InboxStreams
+from services.inbox.teams import Teams
+from services.inbox.work_store import ReceiptOutcome, WorkStore
+from shared.audience import Audience, BrokenAudience
+from shared.auth import current_identity
+from shared.errors import FieldViolation, InvalidField, PermissionDenied
+from shared.rights import Right, any_person, roles, scopes
+
+_OWN: Final = any_person()
+_INTERNAL: Final = scopes("internal")
+
+RIGHTS: Final[dict[str, Right]] = {
+    "ListInboxItems": _OWN,
+    "GetInboxItem": _OWN,
+    "GetUnreadCount": _OWN,
+    "RecordReceipts": _OWN,
+    "MarkAllRead": _OWN,
+    "SnoozeItem": _OWN,
+    "PinItem": _OWN,
+    "WatchInbox": _OWN,
+    "ConnectInboxes": scopes("inbox.connect"),
+    "ListReceipts": roles("admin", "coordinator") | scopes("broadcast.read"),
+    "GetEngagement": _INTERNAL,
+    "ListReaders": _INTERNAL,
+    "RetractBroadcast": _INTERNAL,
+    "ApplyTeamChange": _INTERNAL,
+}
+"""Each method's row of product.md's table of rights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The parts of the inbox that calls are handed to."""
+
+    identities: Identities
+    inboxes: Inboxes
+    receipts: Receipts
+    streams: InboxStreams
+    connections: Connections
+    teams: Teams
+    retractions: Retractions
+    store: WorkStore
+
+
+class InboxServicer(InboxServiceServicer):
+    """Each method is a call of the part that does it; those that are missing answer UNIMPLEMENTED."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    @override
+    async def ListInboxItems(
+        self, request: inbox_pb2.ListInboxItemsRequest, context: object
+    ) -> inbox_pb2.ListInboxItemsResponse:
+        listing = await self._rooms.inboxes.list_items(
+            await self._me(), filter_of(request), request.page_size, request.page_token
+        )
+        return inbox_pb2.ListInboxItemsResponse(
+            items=map(item_message, listing.page.items),
+            unread_count=listing.page.badge.unread_count,
+            total_count=listing.page.total_count,
+            next_page_token=listing.next_page_token,
+        )
+
+    @override
+    async def GetInboxItem(
+        self, request: inbox_pb2.GetInboxItemRequest, context: object
+    ) -> inbox_pb2.GetInboxItemResponse:
+        item = await self._rooms.inboxes.get_item(await self._me(), UUID(request.broadcast_id))
+        return inbox_pb2.GetInboxItemResponse(item=item_message(item))
+
+    @override
+    async def GetUnreadCount(
+        self, request: inbox_pb2.GetUnreadCountRequest, context: object
+    ) -> inbox_pb2.GetUnreadCountResponse:
+        return inbox_pb2.GetUnreadCountResponse(unread_count=await self._badge(await self._me()))
+
+    @override
+    async def RecordReceipts(
+        self, request: inbox_pb2.RecordReceiptsRequest, context: object
+    ) -> inbox_pb2.RecordReceiptsResponse:
+        me = await self._me()
+        results = await self._rooms.receipts.record(
+            me, ids_of(request.broadcast_ids), action_of(request.action), request.action_url or None
+        )
+        known = [each.receipt for each in results if each.outcome is ReceiptOutcome.RECORDED]
+        unknown = [each.receipt.broadcast_id for each in results if each.outcome is ReceiptOutcome.UNKNOWN]
+        return inbox_pb2.RecordReceiptsResponse(
+            receipts=map(receipt_message, known),
+            unknown_broadcast_ids=map(str, unknown),
+            unread_count=await self._badge(me),
+        )
+
+    @override
+    async def MarkAllRead(
+        self, request: inbox_pb2.MarkAllReadRequest, context: object
+    ) -> inbox_pb2.MarkAllReadResponse:
+        me = await self._me()
+        read_at = await self._rooms.receipts.mark_all_read(me)
+        return inbox_pb2.MarkAllReadResponse(
+            unread_count=await self._badge(me), read_time=time_message(read_at)
+        )
+
+    @override
+    async def WatchInbox(  # type: ignore[override]  # serialised once for all; the edge lets bytes through
+        self, request: inbox_pb2.WatchInboxRequest, context: object
+    ) -> AsyncIterator[bytes]:
+        async for payload in self._rooms.streams.watch(await self._me(), request.cursor):
+            yield payload
+
+    @override
+    async def ConnectInboxes(  # type: ignore[override]  # as above
+        self, request_iterator: AsyncIterator[inbox_pb2.ConnectInboxesRequest], context: object
+    ) -> AsyncIterator[bytes]:
+        async for payload in self._rooms.connections.connect(request_iterator):
+            yield payload
+
+    @override
+    async def GetEngagement(
+        self, request: inbox_pb2.GetEngagementRequest, context: object
+    ) -> inbox_pb2.GetEngagementResponse:
+        counted = await self._rooms.store.count_engagement([UUID(each) for each in request.broadcast_ids])
+        return inbox_pb2.GetEngagementResponse(engagements=map(engagement_message, counted))
+
+    @override
+    async def ListReaders(
+        self, request: inbox_pb2.ListReadersRequest, context: object
+    ) -> inbox_pb2.ListReadersResponse:
+        members = _audience(request.members)
+        if not fits_a_chunk(members):
+            raise InvalidField(violations=[FieldViolation("members", "must lie in at most 16 blocks")])
+        readers = await self._rooms.store.find_readers(UUID(request.broadcast_id), members)
+        return inbox_pb2.ListReadersResponse(readers=readers.to_bytes())
+
+    @override
+    async def RetractBroadcast(
+        self, request: inbox_pb2.RetractBroadcastRequest, context: object
+    ) -> inbox_pb2.RetractBroadcastResponse:
+        done = await self._rooms.retractions.retract(UUID(request.broadcast_id), hide=request.hide)
+        return inbox_pb2.RetractBroadcastResponse(arrived=done.arrived, chunks=done.chunks)
+
+    @override
+    async def ApplyTeamChange(
+        self, request: inbox_pb2.ApplyTeamChangeRequest, context: object
+    ) -> inbox_pb2.ApplyTeamChangeResponse:
+        team = Team(UUID(request.wedding_id), request.team_version, _audience(request.members))
+        return inbox_pb2.ApplyTeamChangeResponse(team_version=await self._rooms.teams.apply(team))
+
+    async def _me(self) -> int:
+        """The recipient number of the person who calls."""
+        user_id = current_identity().user_id
+        if user_id is None:
+            raise PermissionDenied
+        return await self._rooms.identities.number_of(user_id)
+
+    async def _badge(self, recipient_number: int) -> int:
+        return (await self._rooms.inboxes.count_unread(recipient_number)).unread_count
+
+
+def _audience(serialised: bytes) -> Audience:
+    """A bitmap of a request; no bytes are nobody."""
+    try:
+        return Audience.from_bytes(serialised) if serialised else Audience()
+    except BrokenAudience as error:
+        raise InvalidField(violations=[FieldViolation("members", "must be a serialised bitmap")]) from error
