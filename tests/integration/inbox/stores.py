@@ -1,0 +1,86 @@
+"""The inbox's own values on real Postgres and Valkey, without its edges."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+
+from services.inbox.checkpoints import Checkpoints, open_redis
+from services.inbox.domain import ArrivalKind, Chunk, Content, Merge
+from services.inbox.inboxes import Inboxes
+from services.inbox.store import InboxStore
+from services.inbox.work_store import WorkStore
+from shared import database
+from shared.audience import Audience
+from shared.database import Database
+from stack.provision import SuiteDatabase
+
+_numbers = itertools.count(5_000_000, 10_000)
+
+
+@dataclass(slots=True)
+class Stores:
+    """What reads and writes inboxes."""
+
+    personal: Database
+    worked: Database
+    admin: asyncpg.Connection
+    inboxes: Inboxes
+    checkpoints: Checkpoints
+    admin_url: str
+    api_url: str
+    worker_url: str
+    chunks: dict[UUID, int] = field(default_factory=dict)
+
+    @property
+    def store(self) -> InboxStore:
+        return InboxStore(self.personal)
+
+    @property
+    def work(self) -> WorkStore:
+        return WorkStore(self.worked)
+
+    def new_number(self) -> int:
+        """A recipient number in a block of its own."""
+        return next(_numbers)
+
+    async def arrive(
+        self, content: Content, members: Iterable[int], kind: ArrivalKind = ArrivalKind.ITEM
+    ) -> Merge:
+        """Put a broadcast into these inboxes."""
+        number = self.chunks.get(content.broadcast_id, 0)
+        self.chunks[content.broadcast_id] = number + 1
+        chunk = Chunk(content.broadcast_id, number, kind, Audience.of(members))
+        merge = (await self.work.merge([chunk], [content]))[0]
+        assert merge is not None
+        return merge
+
+
+@asynccontextmanager
+async def open_stores(suite: SuiteDatabase, redis: str) -> AsyncIterator[Stores]:
+    """The stores for the time of the block."""
+    personal = await database.connect(suite.url("inbox"), application_name="test")
+    worked = await database.connect(suite.url("inbox", "worker"), application_name="test")
+    admin = await asyncpg.connect(suite.admin_url)
+    await admin.execute("SET search_path TO inbox")
+    checkpoints = Checkpoints(open_redis(redis), await WorkStore(worked).find_log_identity())
+    try:
+        inboxes = Inboxes(InboxStore(personal), checkpoints)
+        yield Stores(
+            personal,
+            worked,
+            admin,
+            inboxes,
+            checkpoints,
+            suite.admin_url,
+            suite.url("inbox"),
+            suite.url("inbox", "worker"),
+        )
+    finally:
+        await checkpoints.close()
+        await personal.close()
+        await worked.close()
+        await admin.close()

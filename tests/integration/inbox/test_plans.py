@@ -1,0 +1,284 @@
+"""How the hot queries find their rows: pinned with statistics and without, because a wrong plan is an outage."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from services.inbox.domain import ArrivalKind, Chunk, ReceiptAction
+from services.inbox.store import QUERIES
+from services.inbox.work_store import ReceiptCall, _MergeArguments
+from shared.audience import Audience
+from tests.integration.inbox.oracle import a_content
+from tests.integration.inbox.stores import Stores
+
+_BROADCASTS = 300
+_LOOK = (
+    "LOAD 'auto_explain'",
+    "SET auto_explain.log_min_duration = 0",
+    "SET auto_explain.log_nested_statements = on",
+    "SET auto_explain.log_analyze = on",
+    "SET auto_explain.log_timing = off",
+    "SET auto_explain.log_format = json",
+    "SET client_min_messages = log",
+    "SET search_path = inbox",
+)
+# Nobody who has been told nothing plans a hash join over what may be large.
+_GROWING = {
+    "blocks",
+    "direct",
+    "broadcasts",
+    "receipts",
+    "watermarks",
+    "changes",
+    "team_members",
+    "arrivals",
+    "retractions",
+}
+
+_FORGET = (
+    (
+        "SELECT pg_clear_relation_stats('inbox', relname) FROM pg_class "
+        "WHERE relnamespace = 'inbox'::regnamespace AND relkind = 'r'"
+    ),
+    "DELETE FROM pg_statistic USING pg_class WHERE starelid = oid AND relnamespace = 'inbox'::regnamespace",
+)
+_LOWEST = """
+    SELECT min(position) + 5 FROM (
+        SELECT position FROM blocks WHERE block = $1 >> 12
+        UNION SELECT position FROM direct WHERE recipient_number = $1
+    ) AS mine
+"""
+
+Plan = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+async def crowd(stores: Stores) -> int:
+    """A recipient with a large inbox, half by blocks and half by rows, among others with more."""
+    number = stores.new_number()
+    ids: list[UUID] = []
+    for place in range(_BROADCASTS):
+        content = a_content(uuid4(), title=f"Number {place}")
+        await stores.arrive(
+            content, [number, *range(number + 1, number + 1 + random.Random(place).choice((0, 40)))]
+        )
+        ids.append(content.broadcast_id)
+    for other in range(number, number + 40):
+        await stores.work.record_receipts([ReceiptCall(other, tuple(ids[:100]), ReceiptAction.READ, None)])
+    return number
+
+
+@pytest.fixture(params=["told", "untold"])
+async def analyzed(stores: Stores, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """With statistics, and with none, as on a database that has just been filled."""
+    if request.param == "told":
+        await stores.admin.execute("ANALYZE")
+    else:
+        for statement in _FORGET:
+            await stores.admin.execute(statement)
+    yield request.param
+    await stores.admin.execute("ANALYZE")
+
+
+async def plans(stores: Stores, role: str, query: str, *arguments: object) -> list[Plan]:
+    """The plans of a query and all that it calls, once they are the generic ones."""
+    connection = await asyncpg.connect(stores.admin_url)
+    told: list[str] = []
+    connection.add_log_listener(lambda _, message: told.append(str(message.message)))
+    for statement in (*_LOOK, f"SET ROLE {role}"):
+        await connection.execute(statement)
+    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+    await connection.set_type_codec(
+        "bit",
+        schema="pg_catalog",
+        encoder=lambda bits: (len(bits) * 8).to_bytes(4, "big") + bits,
+        decoder=bytes,
+        format="binary",
+    )
+    statement = await connection.prepare(query)
+    for _ in range(8):
+        told.clear()
+        transaction = connection.transaction()
+        await transaction.start()
+        await statement.fetch(*arguments)
+        await transaction.rollback()
+    await connection.close()
+    return [json.loads(each[each.index("{") :])["Plan"] for each in told if "plan:" in each]
+
+
+def nodes(plan: Plan) -> Iterator[Plan]:
+    """Every node of a plan."""
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def scans(found: list[Plan], table: str) -> list[Plan]:
+    """Every scan of a table."""
+    read = [node for plan in found for node in nodes(plan) if node.get("Relation Name") == table]
+    return [node for node in read if node["Node Type"] != "ModifyTable"]
+
+
+def assert_only_by_index(found: list[Plan]) -> None:
+    """Nothing reads a table that grows from end to end, not even by an index."""
+    read = [node for plan in found for node in nodes(plan) if node.get("Relation Name") in _GROWING]
+    read = [node for node in read if node["Node Type"] != "ModifyTable"]
+    assert read
+    by_index = {
+        "Index Scan": "Index Cond",
+        "Index Only Scan": "Index Cond",
+        "Bitmap Heap Scan": "Recheck Cond",
+    }
+    assert [node for node in read if by_index.get(node["Node Type"]) not in node] == []
+
+
+async def test_a_page_is_read_from_the_newest_on_and_no_further(
+    stores: Stores, crowd: int, analyzed: str
+) -> None:
+    """Both kinds of arrivals by their index, backwards and merged; as many as the page has, and their texts by key."""
+    badge = (await stores.admin.fetchval("SELECT position FROM log_head"), 5, None)
+    found = await plans(
+        stores,
+        "inbox_api",
+        QUERIES["list_items"],
+        crowd,
+        False,
+        None,
+        None,
+        None,
+        None,
+        None,
+        False,
+        None,
+        10,
+        *badge,
+    )
+    assert_only_by_index(found)
+    (page,) = [node for plan in found for node in nodes(plan) if node.get("Subplan Name") == "CTE page"]
+    (merge,) = [node for node in nodes(page) if node["Node Type"] == "Merge Append"]
+    assert merge["Actual Rows"] == 10
+    arrivals = [node for node in nodes(merge) if node.get("Relation Name") in ("blocks", "direct")]
+    assert {(node["Index Name"], node["Scan Direction"]) for node in arrivals} == {
+        ("blocks_pkey", "Backward"),
+        ("direct_pkey", "Backward"),
+    }
+    assert sum(node["Actual Rows"] for node in arrivals) <= 12
+    assert [
+        node["Node Type"] for node in nodes(page) if node["Node Type"] in ("Sort", "Hash", "Materialize")
+    ] == []
+
+
+async def test_a_later_page_starts_where_it_is_wanted(stores: Stores, crowd: int, analyzed: str) -> None:
+    """The position of the page token is a condition of the index, so that what is above it is not read."""
+    below = await stores.admin.fetchval(_LOWEST, crowd)
+    found = await plans(
+        stores,
+        "inbox_api",
+        QUERIES["list_items"],
+        crowd,
+        False,
+        None,
+        None,
+        None,
+        None,
+        None,
+        False,
+        below,
+        10,
+        None,
+        None,
+        None,
+    )
+    (page,) = [node for plan in found for node in nodes(plan) if node.get("Subplan Name") == "CTE page"]
+    arrivals = [node for node in nodes(page) if node.get("Relation Name") in ("blocks", "direct")]
+    assert all("position" in node["Index Cond"] for node in arrivals)
+    assert sum(node["Actual Rows"] for node in arrivals) <= 6
+
+
+async def test_a_badge_reads_only_what_lies_beyond_the_last(
+    stores: Stores, crowd: int, analyzed: str
+) -> None:
+    """By the index on positions; with nothing new, nothing is read."""
+    head = await stores.admin.fetchval("SELECT position FROM log_head")
+    found = await plans(stores, "inbox_api", QUERIES["count_unread"], crowd, head, 5, None)
+    assert_only_by_index(found)
+    arrivals = [*scans(found, "blocks"), *scans(found, "direct")]
+    assert sum(node["Actual Rows"] for node in arrivals) == 0
+    assert all("position" in node["Index Cond"] for node in arrivals)
+
+
+async def test_a_badge_from_nothing_looks_each_item_up_by_key(
+    stores: Stores, crowd: int, analyzed: str
+) -> None:
+    """Receipts by recipient and broadcast, never all of either."""
+    found = await plans(stores, "inbox_api", QUERIES["count_unread"], crowd, None, None, None)
+    assert_only_by_index(found)
+    (receipts,) = scans(found, "receipts")
+    assert receipts["Index Name"] == "receipts_pkey"
+    assert "broadcast_id" in receipts["Index Cond"]
+
+
+async def test_an_item_is_found_by_its_broadcast(stores: Stores, crowd: int) -> None:
+    """Not by walking the inbox, once Postgres knows how large it is."""
+    await stores.admin.execute("ANALYZE")
+    broadcast_id = await stores.admin.fetchval(
+        "SELECT broadcast_id FROM direct WHERE recipient_number = $1 LIMIT 1", crowd
+    )
+    found = await plans(stores, "inbox_api", QUERIES["get_item"], crowd, broadcast_id)
+    assert_only_by_index(found)
+    assert {node["Index Name"] for node in [*scans(found, "blocks"), *scans(found, "direct")]} == {
+        "blocks_by_broadcast",
+        "direct_by_broadcast",
+    }
+
+
+async def test_receipts_find_each_item_by_key(stores: Stores, crowd: int, analyzed: str) -> None:
+    """Visibility by broadcast and block, what was known by recipient and broadcast."""
+    ids = [
+        row["broadcast_id"]
+        for row in await stores.admin.fetch(
+            "SELECT broadcast_id FROM direct WHERE recipient_number = $1 LIMIT 20", crowd
+        )
+    ]
+    columns = ([0] * len(ids), [crowd] * len(ids), ids, ["acknowledged"] * len(ids), [None] * len(ids))
+    found = await plans(stores, "inbox_worker", QUERIES["record_receipts"], *columns)
+    assert_only_by_index(found)
+    assert {node["Index Name"] for node in scans(found, "blocks")} == {"blocks_by_broadcast"}
+    assert {node["Index Name"] for node in scans(found, "receipts")} == {"receipts_pkey"}
+
+
+async def test_a_merge_reads_nothing_but_keys(stores: Stores, crowd: int, analyzed: str) -> None:
+    """Tombstones, arrivals and those who may have it already, for the second chunk of a broadcast as well."""
+    content = a_content(uuid4())
+    await stores.arrive(content, range(7_000_000, 7_000_020))
+    arguments = _MergeArguments()
+    arguments.add(
+        Chunk(
+            content.broadcast_id, 9, ArrivalKind.ITEM, Audience.of([*range(7_100_000, 7_100_020), 7_200_000])
+        )
+    )
+    found = await plans(stores, "inbox_worker", QUERIES["merge_chunks"], None, *arguments.columns())
+    assert_only_by_index(found)
+
+
+async def test_all_read_and_readers_go_by_index(stores: Stores, crowd: int, analyzed: str) -> None:
+    """One recipient's arrivals beyond their last watermark; one broadcast's receipts, and watermarks by its blocks."""
+    assert_only_by_index(await plans(stores, "inbox_worker", QUERIES["mark_all_read"], crowd))
+    broadcast_id = await stores.admin.fetchval(
+        "SELECT broadcast_id FROM blocks WHERE block = $1 >> 12 LIMIT 1", crowd
+    )
+    assert_only_by_index(
+        await plans(stores, "inbox_worker", QUERIES["find_readers"], broadcast_id, [crowd >> 12])
+    )
+    assert_only_by_index(await plans(stores, "inbox_worker", QUERIES["count_engagement"], [broadcast_id]))
+
+
+async def test_a_team_and_a_retraction_go_by_index(stores: Stores, crowd: int, analyzed: str) -> None:
+    """Whatever else there is."""
+    assert_only_by_index(await plans(stores, "inbox_worker", QUERIES["apply_team"], uuid4(), 1, [crowd]))
+    assert_only_by_index(await plans(stores, "inbox_worker", QUERIES["retract_broadcast"], uuid4(), True))

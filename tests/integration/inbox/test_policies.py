@@ -1,0 +1,256 @@
+"""Who may touch what in the inbox's tables: facts of the catalog, and what each policy keeps from whom."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from services.inbox.domain import ReceiptAction, Team
+from services.inbox.work_store import ReceiptCall
+from shared.audience import Audience
+from tests.integration.inbox.oracle import a_content
+from tests.integration.inbox.stores import Stores
+
+IMPERSONAL = {"arrivals", "log_head", "log_identity", "retractions", "schema_migrations", "teams"}
+PERSONAL = {"blocks", "broadcasts", "changes", "direct", "receipts", "team_members", "watermarks"}
+WORKED = PERSONAL | {"log", "recipients"}
+
+
+async def test_every_table_with_a_persons_data_is_under_forced_policies(stores: Stores) -> None:
+    """All tables but those that say nothing of anybody."""
+    rows = await stores.admin.fetch(
+        "SELECT relname, relrowsecurity AND relforcerowsecurity AS forced FROM pg_class "
+        "WHERE relnamespace = 'inbox'::regnamespace AND relkind IN ('r', 'p')"
+    )
+    assert {row["relname"] for row in rows if not row["forced"]} == IMPERSONAL
+    assert {row["relname"] for row in rows if row["forced"]} == WORKED
+
+
+async def test_no_policy_joins_conditions_with_or(stores: Stores) -> None:
+    """It would cost the index; and what is personal is never for workers too."""
+    rows = await stores.admin.fetch(
+        "SELECT policyname, qual, with_check, roles FROM pg_policies WHERE schemaname = 'inbox'"
+    )
+    assert len(rows) == len(PERSONAL) + len(WORKED) + 2
+    assert [row["policyname"] for row in rows if " or " in f"{row['qual']} {row['with_check']}".lower()] == []
+    assert [row["policyname"] for row in rows if len(row["roles"]) != 1] == []
+
+
+async def test_the_personal_role_only_reads(stores: Stores) -> None:
+    """And not the log, not who is who, and not the members of anything."""
+    rows = await stores.admin.fetch(
+        "SELECT table_name, privilege_type FROM information_schema.role_table_grants WHERE grantee = 'inbox_api'"
+    )
+    assert {row["privilege_type"] for row in rows} == {"SELECT"}
+    whole = {row["table_name"] for row in rows}
+    assert whole == (PERSONAL - {"blocks"}) | {"log_head", "retractions", "my_arrivals", "my_items"}
+    columns = await stores.admin.fetch(
+        "SELECT column_name FROM information_schema.column_privileges "
+        "WHERE grantee = 'inbox_api' AND table_name = 'blocks'"
+    )
+    assert {row["column_name"] for row in columns} == {
+        "block",
+        "position",
+        "broadcast_id",
+        "silent",
+        "arrived_at",
+    }
+    async with as_recipient(stores, 1) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.fetch("SELECT members FROM blocks")
+
+
+async def test_nothing_runs_with_its_owners_rights(stores: Stores) -> None:
+    """No function is SECURITY DEFINER, and every view asks as whoever looks at it."""
+    assert (
+        await stores.admin.fetchval(
+            "SELECT count(*) FROM pg_proc WHERE pronamespace = 'inbox'::regnamespace AND prosecdef"
+        )
+        == 0
+    )
+    options = await stores.admin.fetch(
+        "SELECT reloptions FROM pg_class WHERE relnamespace = 'inbox'::regnamespace AND relkind = 'v'"
+    )
+    assert [row["reloptions"] for row in options] == [["security_invoker=true"]] * 2
+
+
+async def test_without_an_identity_nothing_is_to_be_seen(stores: Stores) -> None:
+    """On a fresh connection, and on one that has served somebody before."""
+    number = stores.new_number()
+    await stores.arrive(a_content(uuid4()), [number])
+    connection = await asyncpg.connect(stores.api_url)
+    for _ in range(2):
+        assert await connection.fetchval("SELECT count(*) FROM my_items") == 0
+        assert await connection.fetchval("SELECT count(*) FROM blocks") == 0
+        assert await connection.fetchval("SELECT count(*) FROM team_members") == 0
+        assert (
+            await connection.fetchval("SELECT unread_count FROM count_unread($1, NULL, NULL, NULL)", number)
+            == 1
+        )
+    await connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Couple:
+    """Two people, and what only the second one has: an item alone, one in a crowd, one behind a wall, and receipts."""
+
+    me: int
+    other: int
+    common: UUID
+    alone: UUID
+    crowd: UUID
+    walled: UUID
+
+
+@pytest.fixture
+async def couple(stores: Stores) -> Couple:
+    """Two people who share one item."""
+    me = stores.new_number()
+    other = me + 1
+    ids = [uuid4() for _ in range(4)]
+    common, alone, crowd, walled = ids
+    wedding = uuid4()
+    await stores.work.apply_team(Team(wedding, 1, Audience.of([other])))
+    await stores.arrive(a_content(common), [me, other])
+    await stores.arrive(a_content(alone), [other])
+    await stores.arrive(a_content(crowd), range(other, other + 20))
+    await stores.arrive(a_content(walled, wall=(wedding,)), [me, other])
+    await stores.work.record_receipts([ReceiptCall(other, (common,), ReceiptAction.DISMISSED, None)])
+    return Couple(me, other, common, alone, crowd, walled)
+
+
+_COUNT = {table: f"SELECT count(*) FROM {table}" for table in WORKED}  # noqa: S608 tables of ours
+
+LEAKS = {
+    ("blocks", "own_arrivals"): "SELECT $1 IN (SELECT broadcast_id FROM my_items)",
+    ("direct", "own_arrivals"): "SELECT $2 IN (SELECT broadcast_id FROM my_items)",
+    ("broadcasts", "inside_the_wall"): "SELECT $3 IN (SELECT broadcast_id FROM my_items)",
+    ("team_members", "own_teams"): "SELECT $3 IN (SELECT broadcast_id FROM my_items)",
+    (
+        "receipts",
+        "own_receipts",
+    ): "SELECT bool_or(dismissed_at IS NOT NULL) FROM my_items WHERE broadcast_id = $4",
+    ("watermarks", "own_watermarks"): "SELECT bool_or(is_read) FROM my_items WHERE broadcast_id = $4",
+    ("changes", "own_changes"): "SELECT count(*) > 0 FROM changes WHERE recipient_number = $5",
+}
+
+
+@pytest.mark.parametrize(("table", "policy"), LEAKS)
+async def test_each_personal_policy_keeps_somebody_elses_from_me(
+    stores: Stores, couple: Couple, table: str, policy: str
+) -> None:
+    """With it I see nothing of the other's; without it, in its place one that lets everybody in, I do."""
+    await stores.work.mark_all_read(couple.other)
+    values = (couple.crowd, couple.alone, couple.walled, couple.common, couple.other)
+    seen = []
+    transaction = stores.admin.transaction()
+    await transaction.start()
+    for drop in (False, True):
+        if drop:
+            await stores.admin.execute(f"DROP POLICY {policy} ON {table}")
+            await stores.admin.execute(
+                f"CREATE POLICY everybody ON {table} FOR SELECT TO inbox_api USING (true)"
+            )
+        await stores.admin.execute("SET LOCAL ROLE inbox_api")
+        await stores.admin.execute("SELECT set_config('app.recipient', $1, true)", str(couple.me))
+        used = LEAKS[table, policy]
+        wanted = [value for place, value in enumerate(values, 1) if f"${place}" in used]
+        query = used.replace(next(f"${place}" for place in range(1, 6) if f"${place}" in used), "$1")
+        seen.append(bool(await stores.admin.fetchval(query, *wanted)))
+        await stores.admin.execute("RESET ROLE")
+    await transaction.rollback()
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("table", sorted(PERSONAL))
+async def test_without_its_policy_a_personal_table_is_closed(
+    stores: Stores, couple: Couple, table: str
+) -> None:
+    """Dropping one loses data from view; it never shows more."""
+    await stores.work.mark_all_read(couple.other)
+    async with as_recipient(stores, couple.other) as connection:
+        assert await connection.fetchval(_COUNT[table]) > 0
+    transaction = stores.admin.transaction()
+    await transaction.start()
+    name = await stores.admin.fetchval(
+        "SELECT policyname FROM pg_policies WHERE tablename = $1 AND roles = '{inbox_api}'", table
+    )
+    await stores.admin.execute(f"DROP POLICY {name} ON {table}")
+    await stores.admin.execute("SET LOCAL ROLE inbox_api")
+    await stores.admin.execute("SELECT set_config('app.recipient', $1, true)", str(couple.other))
+    assert await stores.admin.fetchval(_COUNT[table]) == 0
+    await transaction.rollback()
+
+
+@pytest.mark.parametrize("table", sorted(WORKED))
+async def test_without_its_policy_a_table_is_closed_to_workers(
+    stores: Stores, couple: Couple, table: str
+) -> None:
+    """Each worker policy is what lets the workers see everybody's rows, and write new ones."""
+    await stores.work.mark_all_read(couple.other)
+    await stores.work.keep_numbers({uuid4(): couple.me})
+    transaction = stores.admin.transaction()
+    await transaction.start()
+    counts = []
+    for drop in (False, True):
+        if drop:
+            await stores.admin.execute(f"DROP POLICY worker_reads_and_writes ON {table}")
+        await stores.admin.execute("SET LOCAL ROLE inbox_worker")
+        counts.append(await stores.admin.fetchval(_COUNT[table]))
+        await stores.admin.execute("RESET ROLE")
+    await transaction.rollback()
+    assert counts[0] > 0
+    assert counts[1] == 0
+
+
+async def test_workers_cannot_change_what_has_happened(stores: Stores) -> None:
+    """Arrivals, membership, watermarks and the log are written once."""
+    connection = await asyncpg.connect(stores.worker_url)
+    for statement in (
+        "UPDATE arrivals SET recipients = 0",
+        "DELETE FROM arrivals",
+        "DELETE FROM blocks",
+        "UPDATE direct SET silent = true",
+        "UPDATE watermarks SET at = now()",
+        "UPDATE log SET body = ''",
+        "UPDATE broadcasts SET message = ''",
+        "UPDATE recipients SET number = 0",
+        "DELETE FROM receipts",
+        "TRUNCATE blocks",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    await connection.close()
+
+
+@asynccontextmanager
+async def as_recipient(stores: Stores, number: int) -> AsyncIterator[asyncpg.Connection]:
+    """A transaction of the personal role in somebody's name."""
+    connection = await asyncpg.connect(stores.api_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT set_config('app.recipient', $1, true)", str(number))
+            yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("table", ["recipients", "team_members"])
+async def test_the_owner_may_load_what_the_directory_knows(stores: Stores, table: str) -> None:
+    """For bulk loading; without its policy it may not, and the other tables are closed to it."""
+    insert = {
+        "recipients": "INSERT INTO recipients VALUES (gen_random_uuid(), 1999999999)",
+        "team_members": "INSERT INTO team_members VALUES (gen_random_uuid(), 1999999999)",
+    }[table]
+    transaction = stores.admin.transaction()
+    await transaction.start()
+    await stores.admin.execute("SET LOCAL ROLE inbox_owner")
+    await stores.admin.execute(insert)
+    assert await stores.admin.fetchval("SELECT count(*) FROM blocks") == 0
+    await stores.admin.execute(f"DROP POLICY owner_loads ON {table}")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await stores.admin.execute(insert.replace("1999999999", "1999999998"))
+    await transaction.rollback()
