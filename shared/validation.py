@@ -20,9 +20,11 @@ from shared.errors import FieldViolation, InvalidField, TooLarge
 # For lists whose rules name no `max_items`.
 DEFAULT_MAX_ITEMS = 1_000
 _TIMES = frozenset({"google.protobuf.Timestamp", "google.protobuf.Duration"})
-# From the first second of the year 1 to the last of 9999, and 10,000 years: protobuf's own bounds.
-_FIRST_SECOND, _LAST_SECOND, _LONGEST_SECONDS = -62_135_596_800, 253_402_300_799, 315_576_000_000
 _SECOND_NANOS = 1_000_000_000
+# The years 1 to 9999 without their first and last microsecond: asyncpg takes those for infinity, and gives back times
+# that no other can be compared with. And 10,000 years.
+_FIRST_NANO, _LAST_NANO = -62_135_596_800 * _SECOND_NANOS + 1_000, 253_402_300_800 * _SECOND_NANOS - 1_001
+_LONGEST_SECONDS = 315_576_000_000
 
 # What a request breaks besides the rules of its proto, which it may break as well.
 Rules: TypeAlias = Callable[[Any], Iterable[FieldViolation]]
@@ -147,9 +149,10 @@ def _impossible_times(shape: _Shape, message: Message, path: str) -> Iterator[Fi
 
 
 def _exists(time: Timestamp | Duration) -> bool:
-    """Whether the protobuf library could convert a time without raising."""
+    """Whether the protobuf library could convert a time without raising, and a database keep it."""
     if isinstance(time, Timestamp):
-        return _FIRST_SECOND <= time.seconds <= _LAST_SECOND and 0 <= time.nanos < _SECOND_NANOS
+        nano = time.seconds * _SECOND_NANOS + time.nanos
+        return 0 <= time.nanos < _SECOND_NANOS and _FIRST_NANO <= nano <= _LAST_NANO
     return (
         abs(time.seconds) <= _LONGEST_SECONDS
         and abs(time.nanos) < _SECOND_NANOS

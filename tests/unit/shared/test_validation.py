@@ -181,6 +181,24 @@ def test_time_that_does_not_exist_is_refused(seconds: int) -> None:
     assert broken_fields(request) == ["scheduled_for"]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "is_broken"),
+    [
+        (253_402_300_799, 999_998_999, False),
+        (253_402_300_799, 999_999_000, True),
+        (-62_135_596_800, 999, True),
+        (-62_135_596_800, 1_000, False),
+    ],
+)
+def test_time_that_a_database_takes_for_infinity_is_refused(
+    seconds: int, nanos: int, *, is_broken: bool
+) -> None:
+    """The first and the last microsecond would come back as times without a zone, which nothing compares with."""
+    request = good_send()
+    request.expires_at.seconds, request.expires_at.nanos = seconds, nanos
+    assert broken_fields(request) == (["expires_at"] if is_broken else [])
+
+
 def test_broken_fraction_of_a_second_is_refused() -> None:
     """Nanoseconds are from 0 to 999,999,999 in a timestamp, and go with the seconds' sign in a duration."""
     request = good_send()
