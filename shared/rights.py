@@ -39,9 +39,12 @@ class Right:
 
     def admits_service(self, carried: Collection[str]) -> bool:
         """Whether a service whose token carries these scopes may call."""
-        return not self.scopes.isdisjoint(carried) or any(
-            scope.partition(":")[0] in self.limited_scopes for scope in carried
-        )
+        return not self.scopes.isdisjoint(carried) or any(map(self._admits_limited, carried))
+
+    def _admits_limited(self, scope: str) -> bool:
+        """A list that names nothing is no right, and who has none must not come as far as the rules of the request."""
+        name, separator, listed = scope.partition(":")
+        return name in self.limited_scopes and (not separator or bool(listed.strip(",")))
 
 
 def any_person() -> Right:

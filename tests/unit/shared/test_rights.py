@@ -74,6 +74,8 @@ async def test_right_admits_whom_it_names(right: Right, admitted: list[int]) -> 
     [
         ("broadcast.send", True),
         ("broadcast.send:payment.required,trial.ending", True),
+        ("broadcast.send:", False),
+        ("broadcast.send:,,", False),
         ("broadcast.sending", False),
         ("broadcast", False),
         ("audit.read:broadcast.send", False),
