@@ -51,6 +51,14 @@ class Directory:
             return Caller(author, current_role(), identity.scopes)
         return await self._ask(author, identity.scopes, weddings)
 
+    async def caller_now(self, weddings: Sequence[str]) -> Caller:
+        """The same for a stream, which may outlive the role that its caller had when it was opened."""
+        identity = current_identity()
+        author = author_of(identity)
+        if author.is_service:
+            return Caller(author, scopes=identity.scopes)
+        return await self._ask(author, identity.scopes, weddings)
+
     async def author(self, author: Author, weddings: Sequence[str]) -> Caller:
         """Who the author of a broadcast is by now, with their access to its weddings."""
         if author.is_service and not weddings:
@@ -75,6 +83,7 @@ class Directory:
             count = Count(answer.targeted, answer.unknown_user_ids)
             if answer.HasField("slice"):
                 slices.append(answer.slice)
+            slices.extend(answer.more_slices)
         return Forecast(count, tuple(slices))
 
     async def _ask(self, author: Author, scopes: frozenset[str], weddings: Sequence[str]) -> Caller:

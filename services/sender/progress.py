@@ -13,6 +13,7 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from services.sender.directory import Directory
 from services.sender.domain import Broadcast
 from services.sender.messages import STATES, broadcast_message, time_message
+from services.sender.rights import Caller, require_reader
 from services.sender.store import CallStore
 from shared.clock import Clock
 from shared.errors import DependencyUnavailable, NotFound
@@ -113,10 +114,7 @@ class Progress:
         caller = await self._directory.caller()
         if caller.is_coordinator:
             caller = await self._directory.caller(await self._store.find_wall(broadcast_id))
-        broadcast = await self._store.find_visible(caller, broadcast_id)
-        if broadcast is None:
-            raise NotFound
-        return broadcast
+        return await self._visible(caller, broadcast_id)
 
     async def get(self, broadcast_id: str) -> sender_pb2.GetBroadcastResponse:
         """A broadcast and what has become of it."""
@@ -128,7 +126,7 @@ class Progress:
     async def watch(self, broadcast_id: str) -> AsyncIterator[sender_pb2.WatchBroadcastResponse]:
         """What has become of it, again whenever that has changed, until nothing can change any more.
 
-        The right to see it is looked at each time. Raises DependencyUnavailable when the server is about to end.
+        The right to see it is asked for each time. Raises DependencyUnavailable when the server is about to end.
         """
         told: _Sight | None = None
         pause_s = _SHORTEST_PAUSE_S
@@ -153,9 +151,17 @@ class Progress:
             return dispatcher_pb2.Dispatch(broadcast_id=broadcast_id)
         return answer.dispatch
 
+    async def _visible(self, caller: Caller, broadcast_id: str) -> Broadcast:
+        broadcast = await self._store.find_visible(caller, broadcast_id)
+        if broadcast is None:
+            raise NotFound
+        return broadcast
+
     async def _look(self, broadcast_id: str) -> _Sight:
         # The state first: once it is final, what is counted after it is complete.
-        broadcast = await self.find(broadcast_id)
+        caller = await self._directory.caller_now(await self._store.find_wall(broadcast_id))
+        require_reader(caller)
+        broadcast = await self._visible(caller, broadcast_id)
         return _Sight(broadcast, await self._stats(broadcast_id), self._clock.monotonic())
 
     async def _stats(self, broadcast_id: str) -> sender_pb2.BroadcastStats:

@@ -87,6 +87,12 @@ def require_sender(caller: Caller) -> None:
         raise PermissionDenied
 
 
+def require_reader(caller: Caller) -> None:
+    """Raise PermissionDenied for a person whose role shows them no broadcast; the edge knows which scopes do."""
+    if not (caller.author.is_service or caller.is_admin or caller.is_coordinator):
+        raise PermissionDenied
+
+
 def require_reach(caller: Caller, broadcast_type: BroadcastType, targeting: Targeting) -> None:
     """Raise unless this sender may send this type to this audience; `caller.weddings` must be the audience's wall.
 

@@ -253,6 +253,19 @@ async def test_watch_is_for_those_who_may_see(site: Site) -> None:
     assert (await refusal_of(watch.next())).code is grpc.StatusCode.NOT_FOUND
 
 
+async def test_watch_ends_with_the_role_that_opened_it(site: Site) -> None:
+    """An admin or coordinator who becomes an ordinary person loses the stream, also of what they sent themselves."""
+    for role in ("admin", "coordinator"):
+        author, metadata = site.person(role)
+        broadcast_id = await sent(
+            site, metadata, type="form.locked", targeting={"wedding_ids": [site.wedding(author)]}
+        )
+        watch = Watch(site, metadata, broadcast_id)
+        await watch.next()
+        site.neighbours.preferences.people[author] = "florist"
+        assert (await refusal_of(watch.next())).code is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_watcher_who_leaves_is_forgotten(site: Site) -> None:
     """Nothing is asked of the neighbours for those who have gone."""
     _, admin = site.person("admin")
