@@ -153,7 +153,7 @@ class WeddingEntry(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     TIME_ZONE_FIELD_NUMBER: _builtins.int
     wedding_id: _builtins.str
-    """wedding_id is a UUID."""
+    """wedding_id is a UUID, and not the nil UUID, by which inboxes know what is about no wedding."""
     couple_name: _builtins.str
     """couple_name is 1-200 characters without control characters."""
     status: Global___WeddingStatus.ValueType
