@@ -1,0 +1,163 @@
+"""What an item is searched by, and how pages and places are named."""
+
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.inbox.domain import (
+    Filter,
+    fits_a_chunk,
+    fold_words,
+    read_cursor,
+    read_page_token,
+    words_of,
+    write_cursor,
+    write_page_token,
+)
+from shared.audience import Audience
+from shared.errors import InvalidCursor, InvalidPageToken
+
+POSITIONS = st.integers(0, 2**63 - 1)
+NUMBERS = st.integers(0, 2**31 - 1)
+FILTERS = st.builds(
+    Filter,
+    unread_only=st.booleans(),
+    priorities=st.lists(st.integers(1, 4), unique=True).map(lambda found: tuple(sorted(found))),
+    type=st.text("abc.", max_size=8),
+    search=st.text(max_size=8),
+    wedding_id=st.none() | st.uuids(),
+    include_dismissed=st.booleans(),
+)
+
+
+@given(POSITIONS, NUMBERS, FILTERS)
+def test_a_page_token_names_its_place_to_whom_it_was_given(below: int, number: int, wanted: Filter) -> None:
+    """The same query reads what it wrote."""
+    assert read_page_token(write_page_token(below, number, wanted), number, wanted) == below
+
+
+@given(POSITIONS, NUMBERS, FILTERS, NUMBERS, FILTERS)
+def test_a_page_token_is_worth_nothing_to_another_query(
+    below: int, number: int, wanted: Filter, other_number: int, other: Filter
+) -> None:
+    """Neither another recipient nor another filter can read it."""
+    token = write_page_token(below, number, wanted)
+    if (number, wanted) != (other_number, other):
+        with pytest.raises(InvalidPageToken):
+            read_page_token(token, other_number, other)
+
+
+@given(st.text(max_size=40) | st.binary(max_size=40).map(lambda raw: raw.hex()))
+def test_what_nobody_gave_is_no_page_token_and_no_cursor(text: str) -> None:
+    """Whatever it is, it is refused and nothing else happens."""
+    with pytest.raises(InvalidPageToken):
+        read_page_token(text, 1, Filter())
+    with pytest.raises(InvalidCursor):
+        read_cursor(text, UUID(int=7))
+
+
+@given(POSITIONS, st.integers(0, 200), st.sampled_from("AQgw-_09+/= \n"))
+def test_a_changed_page_token_is_refused(below: int, place: int, letter: str) -> None:
+    """Not one letter may be another, or more."""
+    token = write_page_token(below, 1, Filter())
+    changed = token[: place % len(token)] + letter + token[place % len(token) + 1 :]
+    for each in (changed, token + letter):
+        if each != token:
+            with pytest.raises(InvalidPageToken):
+                read_page_token(each, 1, Filter())
+
+
+@given(POSITIONS, st.uuids(), st.uuids())
+def test_a_cursor_is_good_for_its_log_only(position: int, log: UUID, other: UUID) -> None:
+    """What it names there is nothing elsewhere."""
+    assert read_cursor(write_cursor(position, log), log) == position
+    if log.bytes[:8] != other.bytes[:8]:
+        with pytest.raises(InvalidCursor):
+            read_cursor(write_cursor(position, log), other)
+
+
+def test_a_position_that_no_log_can_reach_is_refused() -> None:
+    """Though the cursor is written as ours are."""
+    log = uuid4()
+    with pytest.raises(InvalidCursor):
+        read_cursor(write_cursor(2**63, log), log)
+    with pytest.raises(InvalidPageToken):
+        read_page_token(write_page_token(2**63, 1, Filter()), 1, Filter())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", []),
+        (" \t.,;!?'\"\\()&|:*<> ", []),
+        ("Rain, RAIN; rain", ["rain", "rain", "rain"]),
+        ("It's 14:30", ["it", "s", "14", "30"]),
+        ("Straße STRASSE", ["strasse", "strasse"]),
+        ("ﬁrst café cafe\u0301", ["first", "café", "café"]),
+        ("Ίσως ΊΣΩΣ", ["ίσωσ", "ίσωσ"]),
+        ("結婚式 wedding", ["結婚式", "wedding"]),
+    ],
+)
+def test_words_are_folded(text: str, words: list[str]) -> None:
+    """Case, ligatures and the encoding of accents make no difference; what stands between words is nothing."""
+    assert fold_words(text) == words
+
+
+@given(st.text())
+def test_folded_words_are_plain_and_short_enough(text: str) -> None:
+    """No word could be taken for syntax, or is longer than an index takes."""
+    for word in fold_words(text):
+        assert not set(word) & set("'\"\\&|!():*<> ")
+        assert 0 < len(word.encode()) <= 2_000
+
+
+def test_a_text_is_indexed_by_each_word_once() -> None:
+    """In order."""
+    assert words_of(("Rain or shine", "Shine, RAIN!")) == ["or", "rain", "shine"]
+
+
+@pytest.mark.parametrize(
+    ("search", "query"),
+    [
+        ("", None),
+        (" ?! ", None),
+        ("Rain", "'rain':*"),
+        ("rain Plan B", "'rain' & 'plan' & 'b':*"),
+        ("a'b", "'a' & 'b':*"),
+    ],
+)
+def test_a_search_wants_all_words_and_the_beginning_of_the_last(search: str, query: str | None) -> None:
+    """None when there is nothing to look for."""
+    assert Filter(search=search).query == query
+
+
+@pytest.mark.parametrize(
+    ("type_", "exact", "prefix"),
+    [
+        ("", None, None),
+        ("wedding.emergency", "wedding.emergency", None),
+        ("wedding.", None, "wedding."),
+        (".", None, "."),
+    ],
+)
+def test_a_type_that_ends_in_a_dot_is_a_prefix(type_: str, exact: str | None, prefix: str | None) -> None:
+    """Any other is exact."""
+    wanted = Filter(type=type_)
+    assert (wanted.exact_type, wanted.type_prefix) == (exact, prefix)
+
+
+@pytest.mark.parametrize(
+    ("members", "fits"),
+    [
+        ([], True),
+        ([5], True),
+        (range(16 * 4096), True),
+        (range(16 * 4096 + 1), False),
+        (range(0, 2**31, 2**27), True),
+    ],
+)
+def test_a_chunk_is_at_most_sixteen_blocks(members: range, fits: bool) -> None:
+    """However many members they have, and wherever they lie."""
+    assert fits_a_chunk(Audience.of(members)) is fits
