@@ -155,7 +155,7 @@ Global___ResolveAudienceRequest: _TypeAlias = ResolveAudienceRequest  # noqa: Y0
 
 @_typing.final
 class ResolveAudienceResponse(_message.Message):
-    """ResolveAudienceResponse is one slice. At least one message is sent, if need be without a slice."""
+    """ResolveAudienceResponse is some slices. At least one message is sent, if need be without a slice."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -164,6 +164,7 @@ class ResolveAudienceResponse(_message.Message):
     UNKNOWN_USER_IDS_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    MORE_SLICES_FIELD_NUMBER: _builtins.int
     targeted: _builtins.int
     """targeted is how many people are meant in all; the same in every message."""
     unknown_user_ids: _builtins.int
@@ -178,6 +179,10 @@ class ResolveAudienceResponse(_message.Message):
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """decide_time is the moment that quiet hours were decided for."""
 
+    @_builtins.property
+    def more_slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceSlice]:
+        """more_slices are further parts of the audience, which travel in the same message."""
+
     def __init__(
         self,
         *,
@@ -186,10 +191,11 @@ class ResolveAudienceResponse(_message.Message):
         unknown_user_ids: _builtins.int = ...,
         directory_version: _builtins.int = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
+        more_slices: _abc.Iterable[Global___AudienceSlice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "slice", b"slice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "slice", b"slice", "targeted", b"targeted", "unknown_user_ids", b"unknown_user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "more_slices", b"more_slices", "slice", b"slice", "targeted", b"targeted", "unknown_user_ids", b"unknown_user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,13 +247,14 @@ Global___ReevaluateAudienceRequest: _TypeAlias = ReevaluateAudienceRequest  # no
 
 @_typing.final
 class ReevaluateAudienceResponse(_message.Message):
-    """ReevaluateAudienceResponse is one slice of those who have changed. At least one message is sent."""
+    """ReevaluateAudienceResponse is some slices of those who have changed. At least one message is sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SLICE_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    MORE_SLICES_FIELD_NUMBER: _builtins.int
     directory_version: _builtins.int
     """directory_version is the place in the directory's log that this was decided at."""
     @_builtins.property
@@ -258,16 +265,21 @@ class ReevaluateAudienceResponse(_message.Message):
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """decide_time is the moment that quiet hours were decided for."""
 
+    @_builtins.property
+    def more_slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceSlice]:
+        """more_slices are further parts of those who have changed, which travel in the same message."""
+
     def __init__(
         self,
         *,
         slice: Global___AudienceSlice | None = ...,
         directory_version: _builtins.int = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
+        more_slices: _abc.Iterable[Global___AudienceSlice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "slice", b"slice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "slice", b"slice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "more_slices", b"more_slices", "slice", b"slice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
