@@ -1,0 +1,266 @@
+"""Owns who gets what, on which channel and when: the one decision, made about sets of recipients at once."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Final
+from uuid import UUID
+
+from services.preferences.quiet_hours import QuietWindow, local_midnight, quiet_until
+from shared.audience import Audience
+
+NOBODY: Final = Audience()
+_LAST_DAY: Final = timedelta(hours=24)
+
+
+class Channel(StrEnum):
+    """A way to reach a person."""
+
+    REALTIME = "realtime"
+    IN_APP = "in_app"
+    EMAIL = "email"
+    SMS = "sms"
+    PUSH = "push"
+
+
+DECIDED_CHANNELS: Final = (Channel.REALTIME, Channel.IN_APP)
+"""The channels that there is a decision about."""
+
+
+class Category(StrEnum):
+    """What a broadcast is about; a person can switch one off."""
+
+    SYSTEM = "system"
+    BUSINESS = "business"
+    COLLABORATION = "collaboration"
+    WEDDING = "wedding"
+
+
+class Priority(IntEnum):
+    """How urgent a broadcast is; the numbers are the contract's."""
+
+    CRITICAL = 1
+    HIGH = 2
+    NORMAL = 3
+    LOW = 4
+
+
+class Outcome(StrEnum):
+    """What happens to a delivery now."""
+
+    PENDING = "pending"
+    HELD = "held"
+    SUPPRESSED = "suppressed"
+
+
+class Reason(StrEnum):
+    """Why a delivery will not happen."""
+
+    NOT_IN_AUDIENCE = "not_in_audience"
+    OUTSIDE_WALL = "outside_wall"
+    ERASED = "erased"
+    CRITICAL_ONLY = "critical_only"
+    CATEGORY_MUTED = "category_muted"
+    WEDDING_MUTED = "wedding_muted"
+    TYPE_MUTED = "type_muted"
+    CHANNEL_OFF = "channel_off"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the decision depends on besides the recipients: the broadcast's type, and what it is about."""
+
+    type: str
+    category: Category
+    priority: Priority
+    essential: bool
+    wedding_id: UUID | None = None
+
+    @property
+    def is_critical(self) -> bool:
+        """Whether it reaches people at once, whatever they have set."""
+        return self.priority is Priority.CRITICAL
+
+
+@dataclass(frozen=True, slots=True)
+class WeddingDay:
+    """When a wedding is: a day in the zone of the place."""
+
+    day: date
+    time_zone: str
+
+    def is_near(self, now: datetime) -> bool:
+        """Whether it begins within 24 hours or is going on: from 24 hours before its day until that day's end."""
+        begins = local_midnight(self.day, self.time_zone)
+        return begins - _LAST_DAY <= now < local_midnight(self.day + timedelta(days=1), self.time_zone)
+
+
+@dataclass(frozen=True, slots=True)
+class WeddingChannels:
+    """Those whose filter of the wedding in question replaces their channels; of these, those who chose each channel."""
+
+    filtered: Audience = field(default_factory=Audience)
+    chosen: Mapping[Channel, Audience] = field(default_factory=dict)
+
+
+class QuietPeople:
+    """Who has which quiet window; nobody has two."""
+
+    def __init__(self, windows: Iterable[tuple[QuietWindow, Audience]] = ()) -> None:
+        """Each window with those who have it."""
+        self._windows = tuple(windows)
+        self._asleep: tuple[datetime, tuple[tuple[datetime, Audience], ...]] | None = None
+
+    def asleep(self, now: datetime) -> tuple[tuple[datetime, Audience], ...]:
+        """Those inside their window at `now`, by the moment at which it ends, soonest first."""
+        minute = _minute(now)
+        if self._asleep is None or self._asleep[0] != minute:
+            self._asleep = minute, self._by_end(minute)
+        return self._asleep[1]
+
+    def differing(self, before: datetime | None, after: datetime | None) -> Audience:
+        """Those for whom `before` and `after` differ; None is a moment at which windows do not count."""
+        before, after = before and _minute(before), after and _minute(after)
+        if before == after:
+            return NOBODY
+        return Audience.union_of(
+            sleepers
+            for window, sleepers in self._windows
+            if (quiet_until(window, before) if before else None)
+            != (quiet_until(window, after) if after else None)
+        )
+
+    def _by_end(self, now: datetime) -> tuple[tuple[datetime, Audience], ...]:
+        by_end: defaultdict[datetime, list[Audience]] = defaultdict(list)
+        for window, sleepers in self._windows:
+            end = quiet_until(window, now)
+            if end is not None:
+                by_end[end].append(sleepers)
+        return tuple((end, Audience.union_of(by_end[end])) for end in sorted(by_end))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The directory as one decision sees it. Settings are those in effect: edited ones, else the preset of the role.
+
+    `wall` is None for a broadcast that no team bounds. `category_off`, `wedding_muted` and `type_muted` are about the
+    broadcast's own. `channel_off` follows the role's channels where there are any.
+    """
+
+    known: Audience
+    erased: Audience = field(default_factory=Audience)
+    wall: Audience | None = None
+    critical_only: Audience = field(default_factory=Audience)
+    category_off: Audience = field(default_factory=Audience)
+    wedding_muted: Audience = field(default_factory=Audience)
+    type_muted: Audience = field(default_factory=Audience)
+    channel_off: Mapping[Channel, Audience] = field(default_factory=dict)
+    wedding_channels: WeddingChannels = field(default_factory=WeddingChannels)
+    quiet: QuietPeople = field(default_factory=QuietPeople)
+    wedding_day: WeddingDay | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of an audience that gets the same on one channel: `reason` when suppressed, `release_at` when held."""
+
+    channel: Channel
+    outcome: Outcome
+    members: Audience
+    reason: Reason | None = None
+    release_at: datetime | None = None
+
+
+def decide(
+    rules: Rules, members: Audience, view: View, now: datetime, channels: Iterable[Channel] = DECIDED_CHANNELS
+) -> Iterator[Slice]:
+    """What each of `members` gets at `now`: on each channel everyone is in exactly one slice. No slice is empty."""
+    for channel in channels:
+        remaining = members
+        for reason, barred in _bars(rules, channel, members, view):
+            suppressed = remaining & barred
+            if suppressed:
+                yield Slice(channel, Outcome.SUPPRESSED, suppressed, reason=reason)
+                remaining -= suppressed
+        for release_at, asleep in _asleep(rules, channel, view, now):
+            held = remaining & asleep
+            if held:
+                yield Slice(channel, Outcome.HELD, held, release_at=release_at)
+                remaining -= held
+        if remaining:
+            yield Slice(channel, Outcome.PENDING, remaining)
+
+
+def outsiders(members: Audience, view: View) -> Audience:
+    """Those of `members` who get nothing any more, whatever it is: unknown, off the team, or erased."""
+    return Audience.union_of(members & barred for _, barred in _outside(members, view))
+
+
+def changed_by_time(rules: Rules, view: View, since: datetime, now: datetime) -> Audience:
+    """Those whose quiet hours treat the broadcast otherwise at `now` than at `since`."""
+    if rules.is_critical:
+        return NOBODY
+    return view.quiet.differing(
+        since if _quiet_applies(rules, view, since) else None,
+        now if _quiet_applies(rules, view, now) else None,
+    )
+
+
+def muted_weddings(muted: Iterable[tuple[Audience, Audience]], others: Audience) -> Audience:
+    """Those whom a broadcast to several weddings reaches by muted ones only.
+
+    `muted` are the weddings that somebody muted, each as its team and those who did; `others` everyone on other teams.
+    """
+    teams = list(muted)
+    heard = others | Audience.union_of(team - by for team, by in teams)
+    return Audience.union_of(team for team, _ in teams) - heard
+
+
+def _bars(rules: Rules, channel: Channel, members: Audience, view: View) -> Iterator[tuple[Reason, Audience]]:
+    """Every reason to suppress on a channel with those whom it concerns, in the order in which they count."""
+    yield from _outside(members, view)
+    if rules.is_critical:
+        return
+    if not (rules.essential and channel is Channel.IN_APP):
+        yield Reason.CRITICAL_ONLY, view.critical_only
+        yield Reason.CATEGORY_MUTED, view.category_off
+        yield Reason.WEDDING_MUTED, view.wedding_muted
+        yield Reason.TYPE_MUTED, view.type_muted
+    if channel is not Channel.IN_APP:
+        yield Reason.CHANNEL_OFF, _off(channel, view)
+
+
+def _outside(members: Audience, view: View) -> Iterator[tuple[Reason, Audience]]:
+    yield Reason.NOT_IN_AUDIENCE, members - view.known
+    if view.wall is not None:
+        yield Reason.OUTSIDE_WALL, members - view.wall
+    yield Reason.ERASED, view.erased
+
+
+def _off(channel: Channel, view: View) -> Audience:
+    """Those who do not want a channel: as their filter of the wedding says, else their role's or their own setting."""
+    filtered = view.wedding_channels.filtered
+    by_filter = filtered - view.wedding_channels.chosen.get(channel, NOBODY)
+    return (view.channel_off.get(channel, NOBODY) - filtered) | by_filter
+
+
+def _asleep(
+    rules: Rules, channel: Channel, view: View, now: datetime
+) -> tuple[tuple[datetime, Audience], ...]:
+    """Those whose quiet hours hold the channel back, by the moment at which their window ends."""
+    if channel is Channel.IN_APP or rules.is_critical or not _quiet_applies(rules, view, now):
+        return ()
+    return view.quiet.asleep(now)
+
+
+def _quiet_applies(rules: Rules, view: View, now: datetime) -> bool:
+    """Quiet hours give way to what is high, essential and about a wedding within 24 hours."""
+    urgent = rules.essential and rules.priority is Priority.HIGH
+    return not (urgent and view.wedding_day is not None and view.wedding_day.is_near(now))
+
+
+def _minute(moment: datetime) -> datetime:
+    """The minute of a moment: windows begin and end, and clocks are changed, at whole minutes only."""
+    return moment.replace(second=0, microsecond=0)

@@ -1,0 +1,256 @@
+"""The decision about sets against an oracle that asks the rules of product.md person by person."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.preferences.domain import (
+    Category,
+    Channel,
+    Outcome,
+    Priority,
+    QuietPeople,
+    Reason,
+    Rules,
+    Slice,
+    View,
+    WeddingChannels,
+    WeddingDay,
+    changed_by_time,
+    decide,
+    muted_weddings,
+    outsiders,
+)
+from services.preferences.quiet_hours import QuietWindow, quiet_until
+from shared.audience import Audience
+
+WEDDING = UUID("6a3a1f1e-0d7c-4d43-9d3e-52d6c1f7a001")
+CHOICES = (Channel.REALTIME, Channel.EMAIL, Channel.PUSH)
+WINDOWS = (
+    None,
+    QuietWindow("Europe/Vienna", 21 * 60, 9 * 60),
+    QuietWindow("America/New_York", 22 * 60, 7 * 60),
+    QuietWindow("Asia/Kolkata", 0, 7 * 60),
+    QuietWindow("UTC", 12 * 60, 14 * 60),
+)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody and their settings in effect, about one broadcast."""
+
+    known: bool
+    on_team: bool
+    erased: bool
+    critical_only: bool
+    category_off: bool
+    wedding_muted: bool
+    type_muted: bool
+    channels: frozenset[Channel]
+    filter_channels: frozenset[Channel]
+    window: QuietWindow | None
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What one person gets on one channel."""
+
+    outcome: Outcome
+    reason: Reason | None = None
+    release_at: datetime | None = None
+
+
+def _fate(
+    person: Person, channel: Channel, rules: Rules, has_wall: bool, day: WeddingDay | None, now: datetime
+) -> Fate:
+    """The oracle: product.md's order 1 to 7, for one person on one channel."""
+    in_app = channel is Channel.IN_APP
+    reason: Reason | None = None
+    if not person.known:
+        reason = Reason.NOT_IN_AUDIENCE
+    elif has_wall and not person.on_team:
+        reason = Reason.OUTSIDE_WALL
+    elif person.erased:
+        reason = Reason.ERASED
+    elif rules.priority == Priority.CRITICAL:
+        return Fate(Outcome.PENDING)
+    elif not (rules.essential and in_app) and (muted := _muted(person)):
+        reason = muted
+    elif not in_app and channel not in (person.filter_channels or person.channels):
+        reason = Reason.CHANNEL_OFF
+    if reason is not None:
+        return Fate(Outcome.SUPPRESSED, reason)
+    wakes = rules.priority == Priority.HIGH and rules.essential and _is_near(day, now)
+    end = quiet_until(person.window, now) if person.window and not in_app and not wakes else None
+    return Fate(Outcome.HELD, release_at=end) if end else Fate(Outcome.PENDING)
+
+
+def _muted(person: Person) -> Reason | None:
+    if person.critical_only:
+        return Reason.CRITICAL_ONLY
+    if person.category_off:
+        return Reason.CATEGORY_MUTED
+    if person.wedding_muted:
+        return Reason.WEDDING_MUTED
+    return Reason.TYPE_MUTED if person.type_muted else None
+
+
+def _is_near(day: WeddingDay | None, now: datetime) -> bool:
+    if day is None:
+        return False
+    midnight = datetime(day.day.year, day.day.month, day.day.day, tzinfo=ZoneInfo(day.time_zone))
+    return (
+        midnight.astimezone(UTC) - timedelta(hours=24) <= now < (midnight + timedelta(days=1)).astimezone(UTC)
+    )
+
+
+def _view(people: Sequence[Person], *, has_wall: bool, day: WeddingDay | None) -> View:
+    def those(flag: str) -> Audience:
+        return Audience.of(number for number, person in enumerate(people) if getattr(person, flag))
+
+    def without(channel: Channel) -> Audience:
+        return Audience.of(number for number, person in enumerate(people) if channel not in person.channels)
+
+    def filtered_to(channel: Channel) -> Audience:
+        return Audience.of(
+            number for number, person in enumerate(people) if channel in person.filter_channels
+        )
+
+    return View(
+        known=those("known"),
+        erased=those("erased"),
+        wall=those("on_team") if has_wall else None,
+        critical_only=those("critical_only"),
+        category_off=those("category_off"),
+        wedding_muted=those("wedding_muted"),
+        type_muted=those("type_muted"),
+        channel_off={channel: without(channel) for channel in CHOICES},
+        wedding_channels=WeddingChannels(
+            those("filter_channels"), {channel: filtered_to(channel) for channel in CHOICES}
+        ),
+        quiet=QuietPeople(
+            (window, Audience.of(number for number, person in enumerate(people) if person.window == window))
+            for window in WINDOWS
+            if window is not None
+        ),
+        wedding_day=day,
+    )
+
+
+def _fates(slices: Sequence[Slice], channel: Channel) -> dict[int, Fate]:
+    mine = [each for each in slices if each.channel is channel]
+    told = Counter(number for each in mine for number in each.members.to_list())
+    assert set(told.values()) <= {1}
+    return {
+        number: Fate(each.outcome, each.reason, each.release_at)
+        for each in mine
+        for number in each.members.to_list()
+    }
+
+
+# Rare enough that most people come through to the later rules.
+rarely = st.integers(0, 9).map(lambda number: number == 7)
+channel_sets = st.frozensets(st.sampled_from(CHOICES))
+people = st.lists(
+    st.builds(
+        Person,
+        known=rarely.map(lambda flag: not flag),
+        on_team=rarely.map(lambda flag: not flag),
+        erased=rarely,
+        critical_only=rarely,
+        category_off=rarely,
+        wedding_muted=rarely,
+        type_muted=rarely,
+        channels=channel_sets,
+        filter_channels=channel_sets,
+        window=st.sampled_from(WINDOWS),
+    ),
+    min_size=8,
+    max_size=30,
+)
+rules = st.builds(
+    Rules,
+    type=st.just("timeline.changed"),
+    category=st.just(Category.COLLABORATION),
+    priority=st.sampled_from([*Priority, Priority.HIGH, Priority.HIGH]),
+    essential=st.booleans(),
+    wedding_id=st.just(WEDDING),
+)
+# Drawn evenly, so that half of the moments are near half of the days.
+moments = st.sampled_from(
+    [datetime(2026, 6, 10, tzinfo=UTC) + timedelta(minutes=m) for m in range(0, 5760, 7)]
+)
+days = st.sampled_from(
+    [
+        None,
+        WeddingDay(date(2026, 6, 11), "Pacific/Kiritimati"),
+        WeddingDay(date(2026, 6, 12), "Europe/Vienna"),
+        WeddingDay(date(2026, 6, 13), "Pacific/Pago_Pago"),
+    ]
+)
+
+
+@given(people=people, rules=rules, has_wall=st.booleans(), day=days, now=moments)
+def test_sets_decide_as_person_by_person(
+    people: list[Person], rules: Rules, has_wall: bool, day: WeddingDay | None, now: datetime
+) -> None:
+    """On each channel everyone gets exactly one outcome, and it is the one that the rules give them alone."""
+    everyone = Audience.of(range(len(people)))
+    slices = list(decide(rules, everyone, _view(people, has_wall=has_wall, day=day), now))
+    for channel in (Channel.REALTIME, Channel.IN_APP):
+        expected = {
+            number: _fate(person, channel, rules, has_wall, day, now) for number, person in enumerate(people)
+        }
+        assert expected == _fates(slices, channel)
+    assert all(each.members for each in slices)
+
+
+@given(people=people, rules=rules, has_wall=st.booleans(), day=days, since=moments, now=moments)
+def test_time_changes_exactly_those_whose_outcome_it_changes(
+    people: list[Person], rules: Rules, has_wall: bool, day: WeddingDay | None, since: datetime, now: datetime
+) -> None:
+    """Whoever gets something else at a later time is found; whoever is not found gets the same."""
+    everyone = Audience.of(range(len(people)))
+    view = _view(people, has_wall=has_wall, day=day)
+    changed = changed_by_time(rules, view, since, now)
+    before = _fates(list(decide(rules, everyone, view, since)), Channel.REALTIME)
+    after = _fates(list(decide(rules, everyone, view, now)), Channel.REALTIME)
+    assert {number for number in before if before[number] != after[number]} <= set(changed.to_list())
+
+
+@given(people=people, has_wall=st.booleans())
+def test_outsiders_are_those_who_get_nothing_of_anything(people: list[Person], has_wall: bool) -> None:
+    """Unknown, off the team or erased: nobody else is outside."""
+    everyone = Audience.of(range(len(people)))
+    expected = [
+        number
+        for number, person in enumerate(people)
+        if not person.known or person.erased or (has_wall and not person.on_team)
+    ]
+    assert expected == outsiders(everyone, _view(people, has_wall=has_wall, day=None)).to_list()
+
+
+def test_only_those_with_no_other_wedding_are_muted() -> None:
+    """Of a broadcast to two teams, who mutes one still hears the other; who is on that one only hears nothing."""
+    both, first_only, second_only = 1, 2, 3
+    first = (Audience.of([both, first_only]), Audience.of([both, first_only, second_only]))
+    second = (Audience.of([both, second_only]), Audience.of([]))
+    assert muted_weddings([first, second], Audience()) == Audience.of([first_only])
+    assert muted_weddings([first], second[0]) == Audience.of([first_only])
+    assert muted_weddings([first], Audience.of([both, first_only])) == Audience()
+
+
+def test_the_day_before_a_wedding_counts_in_the_zone_of_the_place() -> None:
+    """A wedding on 13 June in Vienna is near from 12 June 00:00 to 13 June 24:00 there."""
+    day = WeddingDay(date(2026, 6, 13), "Europe/Vienna")
+    begins = datetime(2026, 6, 11, 22, 0, tzinfo=UTC)
+    second = timedelta(seconds=1)
+    assert [day.is_near(begins - second), day.is_near(begins)] == [False, True]
+    ends = begins + timedelta(hours=48)
+    assert [day.is_near(ends - second), day.is_near(ends)] == [True, False]
