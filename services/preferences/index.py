@@ -1,0 +1,285 @@
+"""Owns the set indexes: who has what, as bitmaps, replaced set by set as people and weddings change."""
+
+import sys
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from enum import Enum, auto
+from functools import lru_cache
+from typing import Final, TypeAlias, TypeVar
+from uuid import UUID
+
+import structlog
+
+from services.preferences.domain import (
+    NOBODY,
+    Category,
+    Channel,
+    QuietPeople,
+    Rules,
+    View,
+    WeddingChannels,
+    WeddingDay,
+    muted_weddings,
+)
+from services.preferences.quiet_hours import QuietWindow, is_time_zone
+from shared.audience import Audience
+
+log = structlog.get_logger(__name__)
+
+_Key = TypeVar("_Key")
+_SUBSTITUTE_ZONE: Final = "UTC"
+
+
+class FacetKind(Enum):
+    """What people are sorted by."""
+
+    KNOWN = auto()
+    ERASED = auto()
+    ROLE = auto()
+    USER_TYPE = auto()
+    TIER = auto()
+    CRITICAL_ONLY = auto()
+    CATEGORY_OFF = auto()
+    TYPE_MUTED = auto()
+    CHANNEL_OFF = auto()
+
+
+Facet: TypeAlias = tuple[FacetKind, str]
+"""Names a set: a kind, and which one of it, such as the name of a role; empty where there is only one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandingGroup:
+    """All people of the same role, type and tier.
+
+    `numbers`, here and below, are recipient numbers as big-endian 32-bit integers, one after the other, in any order.
+    """
+
+    role: str
+    user_type: str
+    tier: str
+    is_erased: bool
+    numbers: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsGroup:
+    """All people with the same settings in effect: `muted_types` and `channels` are as they are for their role."""
+
+    categories: frozenset[Category]
+    critical_only: bool
+    muted_types: tuple[str, ...]
+    channels: frozenset[Channel]
+    numbers: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGroup:
+    """All people with the same quiet hours in effect."""
+
+    window: QuietWindow
+    numbers: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleGroups:
+    """Some people, sorted in three ways: each is in one standing, in one of the settings, and in at most one window."""
+
+    standings: tuple[StandingGroup, ...] = ()
+    settings: tuple[SettingsGroup, ...] = ()
+    windows: tuple[WindowGroup, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FilterGroup:
+    """All people who set the same for one wedding; `numbers` as in StandingGroup."""
+
+    wedding_id: UUID
+    is_muted: bool
+    channels: frozenset[Channel]
+    numbers: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WeddingEntry:
+    """A wedding as the directory has it.
+
+    `team` are recipient numbers as in StandingGroup: fifty thousand bitmaps of a dozen people each would take ten times
+    the memory.
+    """
+
+    wedding_id: UUID
+    couple_name: str
+    wedding_date: date | None
+    time_zone: str
+    team_version: int
+    team: bytes
+
+    @property
+    def day(self) -> WeddingDay | None:
+        """When it is, once that is fixed."""
+        return WeddingDay(self.wedding_date, _usable_zone(self.time_zone)) if self.wedding_date else None
+
+
+class SetIndex:
+    """The directory and everybody's settings in effect, as of one place in the log.
+
+    Audiences in it are replaced and never altered, so whoever has taken some out may go on with them across awaits.
+    """
+
+    def __init__(self, version: int) -> None:
+        """An empty directory, at this place in the log."""
+        self.version = version
+        self._facets: dict[Facet, Audience] = {}
+        self._windows: dict[QuietWindow, Audience] = {}
+        self._quiet = QuietPeople()
+        self._weddings: dict[UUID, WeddingEntry] = {}
+        self._filters: dict[UUID, tuple[FilterGroup, ...]] = {}
+
+    def replace_people(self, changed: Audience, groups: PeopleGroups) -> None:
+        """From now on `groups` are all there is of `changed`; the others stay as they are."""
+        facets: defaultdict[Facet, list[bytes]] = defaultdict(list)
+        for standing in groups.standings:
+            for facet in standing_facets(standing):
+                facets[facet].append(standing.numbers)
+        for settings in groups.settings:
+            for facet in settings_facets(settings):
+                facets[facet].append(settings.numbers)
+        windows: defaultdict[QuietWindow, list[bytes]] = defaultdict(list)
+        for sleepers in groups.windows:
+            windows[_usable_window(sleepers.window)].append(sleepers.numbers)
+        _replace(self._facets, changed, facets)
+        _replace(self._windows, changed, windows)
+        self._quiet = QuietPeople(self._windows.items())
+
+    def replace_weddings(
+        self, changed: Iterable[UUID], entries: Iterable[WeddingEntry], filters: Iterable[FilterGroup]
+    ) -> None:
+        """From now on this is all there is of the weddings `changed`."""
+        for wedding_id in changed:
+            self._weddings.pop(wedding_id, None)
+            self._filters.pop(wedding_id, None)
+        for entry in entries:
+            self._weddings[entry.wedding_id] = entry
+        for group in filters:
+            self._filters[group.wedding_id] = (*self._filters.get(group.wedding_id, ()), group)
+
+    def having(self, kind: FacetKind, value: str = "") -> Audience:
+        """Those who have this; nobody when there is no such set."""
+        return self._facets.get((kind, value), NOBODY)
+
+    @property
+    def everyone(self) -> Audience:
+        """Everybody who has not been erased."""
+        return self.having(FacetKind.KNOWN) - self.having(FacetKind.ERASED)
+
+    def role_of(self, number: int) -> str | None:
+        """The role of a recipient; None for somebody unknown or erased."""
+        for (kind, role), members in self._facets.items():
+            if kind is FacetKind.ROLE and number in members:
+                return role
+        return None
+
+    def wedding(self, wedding_id: UUID) -> WeddingEntry | None:
+        """A wedding, None when the directory does not know it."""
+        return self._weddings.get(wedding_id)
+
+    def team(self, wedding_ids: Iterable[UUID]) -> Audience:
+        """Everyone on at least one of these teams; weddings that do not exist have none."""
+        entries = (self._weddings.get(wedding_id) for wedding_id in wedding_ids)
+        return unpack(entry.team for entry in entries if entry is not None)
+
+    def view(self, rules: Rules, wall: Audience | None, about: Sequence[UUID]) -> View:
+        """What a decision depends on: `wall` are those on the teams that bound it, `about` the weddings it is about."""
+        wedding = self.wedding(rules.wedding_id) if rules.wedding_id is not None else None
+        return View(
+            known=self.having(FacetKind.KNOWN),
+            erased=self.having(FacetKind.ERASED),
+            wall=wall,
+            critical_only=self.having(FacetKind.CRITICAL_ONLY),
+            category_off=self.having(FacetKind.CATEGORY_OFF, rules.category),
+            wedding_muted=self._muted(about),
+            type_muted=self.having(FacetKind.TYPE_MUTED, rules.type),
+            channel_off={channel: self.having(FacetKind.CHANNEL_OFF, channel) for channel in Channel},
+            wedding_channels=self._wedding_channels(about[0]) if len(about) == 1 else WeddingChannels(),
+            quiet=self._quiet,
+            wedding_day=wedding.day if wedding is not None else None,
+        )
+
+    def _muted(self, about: Sequence[UUID]) -> Audience:
+        muted = {
+            wedding_id: unpack(group.numbers for group in groups)
+            for wedding_id in about
+            if (groups := [group for group in self._filters.get(wedding_id, ()) if group.is_muted])
+        }
+        if not muted:
+            return NOBODY
+        others = self.team(wedding_id for wedding_id in about if wedding_id not in muted)
+        return muted_weddings([(self.team([wedding_id]), by) for wedding_id, by in muted.items()], others)
+
+    def _wedding_channels(self, wedding_id: UUID) -> WeddingChannels:
+        """A filter without channels leaves them as they are."""
+        groups = [group for group in self._filters.get(wedding_id, ()) if group.channels]
+        chosen = {
+            channel: unpack(group.numbers for group in groups if channel in group.channels)
+            for channel in Channel
+        }
+        return WeddingChannels(unpack(group.numbers for group in groups), chosen)
+
+
+def standing_facets(group: StandingGroup) -> list[Facet]:
+    """The sets that people are in by who they are; the erased are nobody any more."""
+    if group.is_erased:
+        return [(FacetKind.KNOWN, ""), (FacetKind.ERASED, "")]
+    return [
+        (FacetKind.KNOWN, ""),
+        (FacetKind.ROLE, group.role),
+        (FacetKind.USER_TYPE, group.user_type),
+        (FacetKind.TIER, group.tier),
+    ]
+
+
+def settings_facets(group: SettingsGroup) -> Iterator[Facet]:
+    """The sets that people are in by what they want."""
+    if group.critical_only:
+        yield FacetKind.CRITICAL_ONLY, ""
+    for category in set(Category) - group.categories:
+        yield FacetKind.CATEGORY_OFF, category
+    for muted_type in set(group.muted_types):
+        yield FacetKind.TYPE_MUTED, muted_type
+    for channel in set(Channel) - group.channels:
+        yield FacetKind.CHANNEL_OFF, channel
+
+
+def unpack(numbers: Iterable[bytes]) -> Audience:
+    """The audience of recipient numbers as Postgres sends them, without making an object of any."""
+    words = array("I", b"".join(numbers))
+    if sys.byteorder == "little":
+        words.byteswap()
+    return Audience.of(words)
+
+
+def _replace(sets: dict[_Key, Audience], changed: Audience, arrivals: Mapping[_Key, list[bytes]]) -> None:
+    """Take `changed` out of every set, then put them where they are now; sets that are empty then go."""
+    for key in [key for key, members in sets.items() if not members.isdisjoint(changed)]:
+        sets[key] -= changed
+        if not sets[key] and key not in arrivals:
+            del sets[key]
+    for key, numbers in arrivals.items():
+        sets[key] = sets.get(key, NOBODY) | unpack(numbers)
+
+
+@lru_cache(maxsize=1_024)
+def _usable_zone(name: str) -> str:
+    """A zone that the database has: what came in past the service's own checks must not stop everybody's broadcasts."""
+    if is_time_zone(name):
+        return name
+    log.warning("unknown_time_zone", time_zone=name, instead=_SUBSTITUTE_ZONE)
+    return _SUBSTITUTE_ZONE
+
+
+def _usable_window(window: QuietWindow) -> QuietWindow:
+    return replace(window, time_zone=_usable_zone(window.time_zone))

@@ -1,0 +1,226 @@
+-- Every statement of the preferences service. The first ones run as the personal login, under the caller's identity.
+
+-- name: read_preferences
+-- What the caller is asked about, and what they have set.
+SELECT
+    role, version, update_time, system, business, collaboration, wedding, critical_only, channels::text[] AS channels,
+    quiet_enabled, quiet_start, quiet_end, quiet_time_zone, role_settings, wedding_filters
+FROM read_preferences($1);
+
+-- name: save_preferences
+-- An edit, with its place in the log, unless another one came first.
+SELECT save_preferences(
+    $1, $2, $3, $4, $5, $6, $7, $8::text[]::channel[], $9, $10, $11, $12, $13, $14, $15, $16
+) AS version;
+
+-- name: list_own_weddings
+-- How far the caller's wedding filters may reach; the policy leaves only what is theirs.
+SELECT wedding_id
+FROM team_members
+WHERE recipient_number = $1;
+
+-- name: find_recipient
+-- An entry of the directory, as far as the caller may see it.
+SELECT number, user_id, display_name, role, user_type::text AS user_type, tier, email, phone, time_zone, update_time
+FROM find_recipient($1, $2, $3);
+
+-- name: find_numbers
+-- Who these users are. A number never changes, so the answer may be kept; who is erased later, the index knows.
+SELECT user_id, number
+FROM recipients
+WHERE user_id = ANY($1::uuid[]) AND erased_at IS NULL;
+
+-- name: list_people
+-- What the index is built from, in pages of numbers: people by standing, by settings, and by quiet hours, a row a group.
+SELECT
+    grouping(tier) = 0 AS is_standing, grouping(time_zone) = 0 AS is_window,
+    role, tier, user_type::text AS user_type, erased,
+    preset_role, system, business, collaboration, wedding, critical_only, channels::text[] AS channels,
+    muted_types, role_channels::text[] AS role_channels,
+    quiet_start, quiet_end, time_zone,
+    string_agg(int4send(number), '') AS numbers
+FROM settings_in_effect
+WHERE number >= $1 AND number < $2
+GROUP BY GROUPING SETS (
+    (role, tier, user_type, erased),
+    (
+        preset_role, system, business, collaboration, wedding, critical_only, channels,
+        muted_types, role_channels
+    ),
+    (preset_role, quiet_start, quiet_end, time_zone)
+);
+
+-- name: find_people
+-- The same for those whom the log names.
+SELECT
+    grouping(tier) = 0 AS is_standing, grouping(time_zone) = 0 AS is_window,
+    role, tier, user_type::text AS user_type, erased,
+    preset_role, system, business, collaboration, wedding, critical_only, channels::text[] AS channels,
+    muted_types, role_channels::text[] AS role_channels,
+    quiet_start, quiet_end, time_zone,
+    string_agg(int4send(number), '') AS numbers
+FROM settings_in_effect
+WHERE number = ANY($1::integer[])
+GROUP BY GROUPING SETS (
+    (role, tier, user_type, erased),
+    (
+        preset_role, system, business, collaboration, wedding, critical_only, channels,
+        muted_types, role_channels
+    ),
+    (preset_role, quiet_start, quiet_end, time_zone)
+);
+
+-- name: find_last_number
+-- Where the pages of recipient numbers end.
+SELECT coalesce(max(number), 0) AS number
+FROM recipients;
+
+-- name: list_weddings_after
+-- What the index keeps of weddings, in pages; teams as one value each.
+SELECT
+    weddings.wedding_id, weddings.couple_name, weddings.wedding_date, weddings.time_zone, weddings.team_version,
+    team.numbers
+FROM weddings
+CROSS JOIN LATERAL (
+    SELECT coalesce(string_agg(int4send(team_members.recipient_number), ''), '') AS numbers
+    FROM team_members
+    WHERE team_members.wedding_id = weddings.wedding_id
+) AS team
+WHERE $1::uuid IS NULL OR weddings.wedding_id > $1
+ORDER BY weddings.wedding_id
+LIMIT $2;
+
+-- name: find_weddings
+-- The same for those whom the log names.
+SELECT
+    weddings.wedding_id, weddings.couple_name, weddings.wedding_date, weddings.time_zone, weddings.team_version,
+    team.numbers
+FROM weddings
+CROSS JOIN LATERAL (
+    SELECT coalesce(string_agg(int4send(team_members.recipient_number), ''), '') AS numbers
+    FROM team_members
+    WHERE team_members.wedding_id = weddings.wedding_id
+) AS team
+WHERE weddings.wedding_id = ANY($1::uuid[]);
+
+-- name: find_filters
+-- What people have set for these weddings: one row for all who have set the same for one of them.
+SELECT wedding_id, muted, channels::text[] AS channels, string_agg(int4send(recipient_number), '') AS numbers
+FROM wedding_filters
+WHERE wedding_id = ANY($1::uuid[])
+GROUP BY wedding_id, muted, channels;
+
+-- name: take_directory_turn
+-- One change of people, weddings or teams at a time, so that none decides on what another is about to change.
+SELECT pg_advisory_xact_lock(hashtextextended('preferences.directory', 0));
+
+-- name: find_roles
+-- Who is to be changed, and whether it would give or take the admin role.
+SELECT user_id, role
+FROM recipients
+WHERE user_id = ANY($1::uuid[]);
+
+-- name: upsert_recipients
+-- Adds who is new and alters who is different, in the order given. The erased are not brought back.
+WITH given AS (
+    SELECT place, user_id, display_name, role, user_type::user_type AS user_type, tier, email, phone, time_zone
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+        WITH ORDINALITY AS entry (user_id, display_name, role, user_type, tier, email, phone, time_zone, place)
+), altered AS (
+    UPDATE recipients
+    SET
+        display_name = given.display_name,
+        role = given.role,
+        user_type = given.user_type,
+        tier = given.tier,
+        email = given.email,
+        phone = given.phone,
+        time_zone = given.time_zone,
+        update_time = now()
+    FROM given
+    WHERE recipients.user_id = given.user_id
+        AND recipients.erased_at IS NULL
+        AND (
+            recipients.display_name, recipients.role, recipients.user_type, recipients.tier, recipients.email,
+            recipients.phone, recipients.time_zone
+        ) IS DISTINCT FROM (
+            given.display_name, given.role, given.user_type, given.tier, given.email, given.phone, given.time_zone
+        )
+    RETURNING recipients.user_id
+), added AS (
+    INSERT INTO recipients (user_id, display_name, role, user_type, tier, email, phone, time_zone)
+    SELECT user_id, display_name, role, user_type, tier, email, phone, time_zone
+    FROM given
+    WHERE NOT EXISTS (SELECT FROM recipients AS known WHERE known.user_id = given.user_id)
+    ORDER BY place
+    RETURNING user_id, number
+)
+SELECT
+    coalesce(known.number, added.number) AS number,
+    added.number IS NOT NULL AS is_added,
+    altered.user_id IS NOT NULL AS is_altered
+FROM given
+LEFT JOIN recipients AS known ON known.user_id = given.user_id
+LEFT JOIN added ON added.user_id = given.user_id
+LEFT JOIN altered ON altered.user_id = given.user_id
+ORDER BY given.place;
+
+-- name: upsert_weddings
+-- Adds what is new and alters what is different; teams and their versions stay.
+WITH given AS (
+    SELECT wedding_id, couple_name, wedding_date, status::wedding_status AS status, time_zone
+    FROM unnest($1::uuid[], $2::text[], $3::date[], $4::text[], $5::text[])
+        AS entry (wedding_id, couple_name, wedding_date, status, time_zone)
+), altered AS (
+    UPDATE weddings
+    SET
+        couple_name = given.couple_name,
+        wedding_date = given.wedding_date,
+        status = given.status,
+        time_zone = given.time_zone,
+        update_time = now()
+    FROM given
+    WHERE weddings.wedding_id = given.wedding_id
+        AND (weddings.couple_name, weddings.wedding_date, weddings.status, weddings.time_zone)
+        IS DISTINCT FROM (given.couple_name, given.wedding_date, given.status, given.time_zone)
+    RETURNING weddings.wedding_id
+), added AS (
+    INSERT INTO weddings (wedding_id, couple_name, wedding_date, status, time_zone)
+    SELECT wedding_id, couple_name, wedding_date, status, time_zone
+    FROM given
+    WHERE NOT EXISTS (SELECT FROM weddings AS known WHERE known.wedding_id = given.wedding_id)
+    RETURNING wedding_id
+)
+SELECT wedding_id, true AS is_added
+FROM added
+UNION ALL
+SELECT wedding_id, false
+FROM altered;
+
+-- name: find_team_version
+-- Whether there is such a wedding, and whether a team was ever set.
+SELECT team_version
+FROM weddings
+WHERE wedding_id = $1;
+
+-- name: replace_team
+-- The whole team at once: who is not named leaves, who is joins.
+WITH removed AS (
+    DELETE FROM team_members
+    WHERE wedding_id = $1 AND recipient_number <> ALL($2::integer[])
+    RETURNING recipient_number
+), added AS (
+    INSERT INTO team_members (wedding_id, recipient_number)
+    SELECT $1, named.recipient_number
+    FROM unnest($2::integer[]) AS named (recipient_number)
+    ON CONFLICT DO NOTHING
+    RETURNING recipient_number
+)
+SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM removed) AS removed;
+
+-- name: raise_team_version
+-- What tells the inbox which of two teams is the later one.
+UPDATE weddings
+SET team_version = team_version + 1, update_time = now()
+WHERE wedding_id = $1
+RETURNING team_version;

@@ -1,0 +1,213 @@
+"""Owns the preferences service's tables: one method a query, or a few that take effect together."""
+
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from wedsync.broadcast.v1.events_pb2 import DirectoryChanged
+
+from services.preferences.changes import ChangeKind, Entry, recipients_changed, weddings_changed
+from services.preferences.directory import (
+    KnownPerson,
+    PeopleWritten,
+    Person,
+    Reach,
+    TeamWritten,
+    WeddingDetails,
+    WeddingsWritten,
+    require_admin_right,
+    require_known,
+)
+from services.preferences.index import FilterGroup, PeopleGroups, WeddingEntry
+from services.preferences.presets import PersonalPreferences, Preferences
+from services.preferences.rows import (
+    from_preferences,
+    to_filter_group,
+    to_known_person,
+    to_people_groups,
+    to_personal,
+    to_wedding_entry,
+)
+from shared import subjects
+from shared.audience import Audience
+from shared.database import Database, Queryable, Transaction
+from shared.errors import NotFound
+from shared.failpoints import declare, failpoint
+from shared.ordered_log import OrderedLog
+from shared.outbox import Outbox, OutboxEntry
+from shared.queries import load
+
+SCHEMA: Final = "preferences"
+PEOPLE_PAGE: Final = 65_536
+"""Recipient numbers read at once: a container of the bitmaps that they end up in, and a fraction of a second."""
+
+# The inbox was asked already, and where it could not be reached, what is not for them is on somebody's screen.
+_TEAM_RANK: Final = subjects.rank("critical")
+_WEDDINGS_PAGE: Final = 5_000
+_QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
+
+declare(
+    "preferences.team.before_commit",
+    "preferences.team.after_commit",
+)
+
+
+class PersonalStore:
+    """What people do in their own name, as the login under personal policies."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find_preferences(self, number: int) -> PersonalPreferences | None:
+        """A person's preferences as they apply; None for somebody unknown or erased."""
+        row = await self._database.fetchrow(_QUERIES["read_preferences"], number)
+        return to_personal(row) if row is not None else None
+
+    async def save_preferences(
+        self, number: int, expected_version: int, values: Preferences, entries: Sequence[Entry]
+    ) -> bool:
+        """Keep them with their log entries, unless they are not at `expected_version` any more; whether they were."""
+        version = await self._database.fetchval(
+            _QUERIES["save_preferences"],
+            number,
+            expected_version,
+            *from_preferences(values),
+            [kind for kind, _ in entries],
+            [body for _, body in entries],
+        )
+        return version is not None
+
+    async def list_weddings(self, number: int) -> list[UUID]:
+        """The weddings on whose team a person is."""
+        async with self._database.as_recipient(number) as transaction:
+            rows = await transaction.fetch(_QUERIES["list_own_weddings"], number)
+        return [row["wedding_id"] for row in rows]
+
+    async def find_person(self, caller: int | None, reach: Reach, user_id: UUID) -> KnownPerson | None:
+        """Somebody as the caller may see them; None for those they may not see. `caller` is None for services."""
+        row = await self._database.fetchrow(_QUERIES["find_recipient"], caller, reach, user_id)
+        return to_known_person(row) if row is not None else None
+
+
+class IndexStore:
+    """What the set indexes are read from, as the worker."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find_numbers(self, user_ids: Collection[UUID]) -> dict[UUID, int]:
+        """The numbers of those of these users whom the directory knows; not of those who are erased."""
+        return await _find_numbers(self._database, user_ids)
+
+    async def find_last_number(self) -> int:
+        """The highest recipient number; 0 when there is nobody."""
+        return int(await self._database.fetchval(_QUERIES["find_last_number"]))
+
+    async def list_people(self, start: int, stop: int) -> PeopleGroups:
+        """Those with a number from `start` up to, and without, `stop`."""
+        return to_people_groups(await self._database.fetch(_QUERIES["list_people"], start, stop))
+
+    async def find_people(self, numbers: Audience) -> PeopleGroups:
+        """These people."""
+        return to_people_groups(await self._database.fetch(_QUERIES["find_people"], numbers.to_list()))
+
+    async def list_weddings(self) -> AsyncIterator[list[WeddingEntry]]:
+        """All weddings with their teams, in pages."""
+        last: UUID | None = None
+        while True:
+            rows = await self._database.fetch(_QUERIES["list_weddings_after"], last, _WEDDINGS_PAGE)
+            if not rows:
+                return
+            last = rows[-1]["wedding_id"]
+            yield [to_wedding_entry(row) for row in rows]
+
+    async def find_weddings(self, wedding_ids: Collection[UUID]) -> list[WeddingEntry]:
+        """Those of these weddings that there are, with their teams."""
+        rows = await self._database.fetch(_QUERIES["find_weddings"], list(wedding_ids))
+        return [to_wedding_entry(row) for row in rows]
+
+    async def find_filters(self, wedding_ids: Collection[UUID]) -> list[FilterGroup]:
+        """What people have set for these weddings."""
+        rows = await self._database.fetch(_QUERIES["find_filters"], list(wedding_ids))
+        return [to_filter_group(row) for row in rows]
+
+
+class DirectoryStore:
+    """Changes of the directory, as the worker: each with its place in the log, in one transaction."""
+
+    def __init__(self, database: Database, log: OrderedLog, outbox: Outbox) -> None:
+        self._database = database
+        self._log = log
+        self._outbox = outbox
+
+    async def upsert_people(self, people: Sequence[Person], *, may_change_admins: bool) -> PeopleWritten:
+        """Add or alter people, all or none. Raises PermissionDenied."""
+        async with self._database.transaction() as transaction:
+            await transaction.execute(_QUERIES["take_directory_turn"])
+            user_ids = [person.user_id for person in people]
+            roles = await transaction.fetch(_QUERIES["find_roles"], user_ids)
+            require_admin_right(
+                people,
+                {row["user_id"]: row["role"] for row in roles},
+                may_change_admins=may_change_admins,
+            )
+            rows = await transaction.fetch(_QUERIES["upsert_recipients"], *_columns(people))
+            changed = [row["number"] for row in rows if row["is_added"] or row["is_altered"]]
+            version = await self._append(transaction, [recipients_changed(changed)] if changed else [])
+        numbers = tuple(row["number"] for row in rows)
+        return PeopleWritten(numbers, sum(row["is_added"] for row in rows), version)
+
+    async def upsert_weddings(self, weddings: Sequence[WeddingDetails]) -> WeddingsWritten:
+        """Add or alter weddings, all or none; their teams stay."""
+        async with self._database.transaction() as transaction:
+            await transaction.execute(_QUERIES["take_directory_turn"])
+            rows = await transaction.fetch(_QUERIES["upsert_weddings"], *_columns(weddings))
+            changed = [row["wedding_id"] for row in rows]
+            entries = [weddings_changed(ChangeKind.WEDDINGS, changed)] if changed else []
+            version = await self._append(transaction, entries)
+        return WeddingsWritten(sum(row["is_added"] for row in rows), version)
+
+    async def set_team(self, wedding_id: UUID, user_ids: Sequence[UUID]) -> TeamWritten:
+        """Make these users a wedding's whole team, and have the inbox told when that changes it.
+
+        Raises NotFound for the wedding, InvalidField for users whom the directory does not know.
+        """
+        async with self._database.transaction() as transaction:
+            await transaction.execute(_QUERIES["take_directory_turn"])
+            version = await transaction.fetchval(_QUERIES["find_team_version"], wedding_id)
+            if version is None:
+                raise NotFound("There is no such wedding.")
+            numbers = await _find_numbers(transaction, user_ids)
+            require_known(user_ids, numbers)
+            members = tuple(sorted(numbers.values()))
+            row = await transaction.fetchrow(_QUERIES["replace_team"], wedding_id, list(members))
+            added, removed = (row["added"], row["removed"]) if row is not None else (0, 0)
+            if added or removed or version == 0:
+                version = await self._tell_team(transaction, wedding_id)
+            await failpoint("preferences.team.before_commit")
+        await failpoint("preferences.team.after_commit")
+        return TeamWritten(members, version, added, removed)
+
+    async def _tell_team(self, transaction: Transaction, wedding_id: UUID) -> int:
+        """Raise the version of a team that has changed, and tell everybody who follows; the version."""
+        version = int(await transaction.fetchval(_QUERIES["raise_team_version"], wedding_id))
+        payload = DirectoryChanged(wedding_id=str(wedding_id), team_version=version).SerializeToString()
+        await self._outbox.add(transaction, OutboxEntry(subjects.DIRECTORY_CHANGED, payload, _TEAM_RANK))
+        await self._append(transaction, [weddings_changed(ChangeKind.TEAM, [wedding_id])])
+        return version
+
+    async def _append(self, transaction: Transaction, entries: Sequence[Entry]) -> int:
+        """Add to the log, last in the transaction; where it ends, also when there is nothing to add."""
+        return await self._log.append_many(transaction, entries)
+
+
+async def _find_numbers(database: Queryable, user_ids: Collection[UUID]) -> dict[UUID, int]:
+    rows = await database.fetch(_QUERIES["find_numbers"], list(user_ids))
+    return {row["user_id"]: row["number"] for row in rows}
+
+
+def _columns(entries: Iterable[Person] | Iterable[WeddingDetails]) -> list[list[object]]:
+    """A list for each field: as `unnest` takes them."""
+    return [list(column) for column in zip(*map(astuple, entries), strict=True)]
