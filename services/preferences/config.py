@@ -1,0 +1,57 @@
+"""The preferences service's settings, read once from the environment."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from shared.auth import AuthSettings
+from shared.messaging import MessagingSettings
+from shared.server import ServerSettings
+from shared.service_token import TokenFile
+from shared.settings import Address, Environment
+
+PREFIX: Final = "PREFERENCES"
+_POSTGRES: Final = ("postgres", "postgresql")
+_NATS: Final = ("nats", "tls")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the preferences service is told from outside."""
+
+    server: ServerSettings
+    auth: AuthSettings
+    token: TokenFile
+    database_url: str
+    worker_database_url: str
+    database_connections: int
+    messaging: MessagingSettings
+    inbox: Address
+    log_format: str | None
+
+    @classmethod
+    def read(cls, env: Environment) -> Self:
+        """Raises SettingsError, which names the variable, for what is missing or breaks its rule."""
+        return cls(
+            server=ServerSettings.read(env, PREFIX),
+            auth=AuthSettings.read(env),
+            token=TokenFile.read(env, PREFIX),
+            database_url=env.url("PREFERENCES_DATABASE_URL", _POSTGRES),
+            worker_database_url=env.url("PREFERENCES_WORKER_DATABASE_URL", _POSTGRES),
+            database_connections=env.integer("PREFERENCES_DATABASE_CONNECTIONS", 10, least=2, most=200),
+            messaging=_messaging(env),
+            inbox=env.address("INBOX_ADDR"),
+            log_format=_log_format(env),
+        )
+
+
+def _messaging(env: Environment) -> MessagingSettings:
+    return MessagingSettings(
+        url=env.url("NATS_URL", _NATS),
+        name="preferences",
+        user=env.optional_text("PREFERENCES_NATS_USER"),
+        password=env.optional_text("PREFERENCES_NATS_PASSWORD"),
+    )
+
+
+def _log_format(env: Environment) -> str | None:
+    return env.choice("LOG_FORMAT", ("json", "console"), "json") if env.optional_text("LOG_FORMAT") else None

@@ -1,0 +1,91 @@
+"""The gRPC edge of DirectoryService, and who may call what of it."""
+
+from typing import Final
+from uuid import UUID
+
+from typing_extensions import override
+from wedsync.broadcast.v1 import directory_pb2
+from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceServicer
+
+from services.preferences.directory import ADMIN, COORDINATOR
+from services.preferences.directory_reads import DirectoryReads
+from services.preferences.directory_writes import DirectoryWrites
+from services.preferences.messages import broken_dates, recipient_message, to_person, to_uuids, to_wedding
+from shared.auth import current_identity, current_role
+from shared.rights import Right, any_person, roles, scopes
+
+READ_SCOPE: Final = "directory.read"
+WRITE_SCOPE: Final = "directory.write"
+ADMIN_SCOPE: Final = "directory.admin"
+
+_WRITERS: Final = scopes(WRITE_SCOPE)
+_SEGMENT_READERS: Final = roles(ADMIN, COORDINATOR) | scopes(READ_SCOPE)
+_SEGMENT_WRITERS: Final = roles(ADMIN) | scopes(WRITE_SCOPE)
+
+RIGHTS: Final[dict[str, Right]] = {
+    "UpsertRecipients": _WRITERS,
+    "UpsertWeddings": _WRITERS,
+    "SetWeddingTeam": _WRITERS,
+    # The roles are named to be looked up: they decide whom a person may see.
+    "GetRecipient": any_person() | roles(ADMIN, COORDINATOR) | scopes(READ_SCOPE, WRITE_SCOPE),
+    "RegisterPushSubscription": any_person(),
+    "DeletePushSubscription": any_person(),
+    "CreateSegment": _SEGMENT_WRITERS,
+    "UpdateSegment": _SEGMENT_WRITERS,
+    "DeleteSegment": _SEGMENT_WRITERS,
+    "GetSegment": _SEGMENT_READERS,
+    "ListSegments": _SEGMENT_READERS,
+    "ExportRecipient": any_person() | roles(ADMIN, COORDINATOR) | scopes("privacy"),
+    "EraseRecipient": any_person() | roles(ADMIN, COORDINATOR) | scopes("privacy"),
+}
+"""Each method's row of product.md's table of rights."""
+
+
+class DirectoryServicer(DirectoryServiceServicer):
+    """The directory of people, weddings and teams; methods that are missing answer UNIMPLEMENTED."""
+
+    def __init__(self, reads: DirectoryReads, writes: DirectoryWrites) -> None:
+        self._reads = reads
+        self._writes = writes
+
+    @override
+    async def UpsertRecipients(
+        self, request: directory_pb2.UpsertRecipientsRequest, context: object
+    ) -> directory_pb2.UpsertRecipientsResponse:
+        written = await self._writes.upsert_people(
+            [to_person(each) for each in request.recipients],
+            may_change_admins=ADMIN_SCOPE in current_identity().scopes,
+        )
+        return directory_pb2.UpsertRecipientsResponse(
+            numbers=written.numbers, created=written.created, directory_version=written.version
+        )
+
+    @override
+    async def GetRecipient(
+        self, request: directory_pb2.GetRecipientRequest, context: object
+    ) -> directory_pb2.GetRecipientResponse:
+        found = await self._reads.get(current_identity().user_id, current_role(), UUID(request.user_id))
+        return directory_pb2.GetRecipientResponse(recipient=recipient_message(found))
+
+    @override
+    async def UpsertWeddings(
+        self, request: directory_pb2.UpsertWeddingsRequest, context: object
+    ) -> directory_pb2.UpsertWeddingsResponse:
+        written = await self._writes.upsert_weddings(
+            [to_wedding(each) for each in request.weddings], broken_dates(request.weddings)
+        )
+        return directory_pb2.UpsertWeddingsResponse(
+            created=written.created, directory_version=written.version
+        )
+
+    @override
+    async def SetWeddingTeam(
+        self, request: directory_pb2.SetWeddingTeamRequest, context: object
+    ) -> directory_pb2.SetWeddingTeamResponse:
+        team = await self._writes.set_team(UUID(request.wedding_id), to_uuids(request.user_ids))
+        return directory_pb2.SetWeddingTeamResponse(
+            added=team.written.added,
+            removed=team.written.removed,
+            team_version=team.written.team_version,
+            inbox_applied=team.inbox_applied,
+        )

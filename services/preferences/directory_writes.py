@@ -1,0 +1,88 @@
+"""Owns changes of the directory: checked, kept, and told to the inbox, whose own wall must not be behind."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import structlog
+from wedsync.broadcast.v1.inbox_pb2 import ApplyTeamChangeRequest
+from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
+
+from services.preferences.directory import (
+    PeopleWritten,
+    Person,
+    TeamWritten,
+    WeddingDetails,
+    WeddingsWritten,
+    check_people,
+    check_weddings,
+)
+from services.preferences.store import DirectoryStore
+from shared.audience import Audience
+from shared.errors import FieldViolation, ServiceError
+
+log = structlog.get_logger(__name__)
+
+_INBOX_DEADLINE_S: Final = 1.0
+"""How long the caller waits for the inbox; what it has not applied by then reaches it by the outbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeamSet:
+    """What setting a team has done, and whether the inbox applies it already."""
+
+    written: TeamWritten
+    inbox_applied: bool
+
+
+class DirectoryWrites:
+    """What services that feed the directory may change."""
+
+    def __init__(
+        self, store: DirectoryStore, inbox: InboxServiceStub, wake_relay: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._inbox = inbox
+        self._wake_relay = wake_relay
+
+    async def upsert_people(self, people: Sequence[Person], *, may_change_admins: bool) -> PeopleWritten:
+        """Add or replace people, all or none. Raises InvalidField, PermissionDenied."""
+        check_people(people)
+        return await self._store.upsert_people(people, may_change_admins=may_change_admins)
+
+    async def upsert_weddings(
+        self, weddings: Sequence[WeddingDetails], broken: Iterable[FieldViolation]
+    ) -> WeddingsWritten:
+        """Add or replace weddings, all or none; `broken` is what was wrong with them already. Raises InvalidField."""
+        check_weddings(weddings, broken)
+        return await self._store.upsert_weddings(weddings)
+
+    async def set_team(self, wedding_id: UUID, user_ids: Sequence[UUID]) -> TeamSet:
+        """Replace a wedding's team and have the inbox apply it. Raises NotFound, InvalidField."""
+        written = await self._store.set_team(wedding_id, user_ids)
+        self._wake_relay()
+        inbox_applied = await self._apply(wedding_id, written)
+        log.info(
+            "team_set",
+            wedding_id=str(wedding_id),
+            team_version=written.team_version,
+            added=written.added,
+            removed=written.removed,
+            inbox_applied=inbox_applied,
+        )
+        return TeamSet(written, inbox_applied)
+
+    async def _apply(self, wedding_id: UUID, written: TeamWritten) -> bool:
+        """Also when nothing has changed: setting a team again puts right an inbox that could not be reached before."""
+        request = ApplyTeamChangeRequest(
+            wedding_id=str(wedding_id),
+            team_version=written.team_version,
+            members=Audience.of(written.members).to_bytes(),
+        )
+        try:
+            answer = await self._inbox.ApplyTeamChange(request, timeout=_INBOX_DEADLINE_S)
+        except ServiceError as error:
+            log.warning("inbox_not_reached", wedding_id=str(wedding_id), reason=error.reason_name)
+            return False
+        return answer.team_version >= written.team_version

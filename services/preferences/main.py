@@ -1,0 +1,124 @@
+"""Builds the preferences service and serves it: `python -m services.preferences.main`."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from wedsync.broadcast.v1.audience_pb2_grpc import add_AudienceServiceServicer_to_server
+from wedsync.broadcast.v1.directory_pb2_grpc import add_DirectoryServiceServicer_to_server
+from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
+from wedsync.broadcast.v1.preferences_pb2_grpc import add_PreferencesServiceServicer_to_server
+
+from services.preferences import audience_servicer, directory_servicer, servicer
+from services.preferences.audiences import Audiences
+from services.preferences.config import Settings
+from services.preferences.consumer import team_relay
+from services.preferences.directory_reads import DirectoryReads
+from services.preferences.directory_writes import DirectoryWrites
+from services.preferences.keeper import IndexKeeper
+from services.preferences.own_preferences import OwnPreferences
+from services.preferences.store import SCHEMA, DirectoryStore, IndexStore, PersonalStore
+from shared import database, failpoints, logging, messaging
+from shared.auth import TokenVerifier
+from shared.channels import open_channel
+from shared.clock import SystemClock
+from shared.drain import DrainStep, run_until_signal
+from shared.health import Dependency, HealthMonitor, check_serving
+from shared.interceptors import EdgeInterceptor
+from shared.ordered_log import OrderedLog
+from shared.outbox import Outbox, OutboxRelay
+from shared.server import GrpcServer, run_service
+from shared.settings import Address, Environment
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPreferences:
+    """A preferences service that serves: where it is called, what runs beside its calls, and the steps that end it."""
+
+    address: Address
+    background: tuple[asyncio.Task[None], ...]
+    steps: tuple[DrainStep, ...]
+
+
+async def start(settings: Settings) -> RunningPreferences:
+    """Connect, build the set indexes, and serve."""
+    connections = settings.database_connections
+    verifier = await TokenVerifier.open(settings.auth)
+    called = await database.connect(
+        settings.database_url, application_name=f"{SCHEMA}-api", min_size=2, max_size=connections
+    )
+    worked = await database.connect(
+        settings.worker_database_url, application_name=SCHEMA, min_size=2, max_size=connections
+    )
+    nats = await messaging.connect(settings.messaging)
+    inbox = open_channel("inbox", settings.inbox, settings.server.transport, settings.token)
+
+    directory_log = OrderedLog(worked, SCHEMA)
+    keeper = IndexKeeper(IndexStore(worked), directory_log)
+    await keeper.build()
+    relay = team_relay(worked, nats)
+    personal = PersonalStore(called)
+    writes = DirectoryWrites(
+        DirectoryStore(worked, directory_log, Outbox(worked, SCHEMA)), InboxServiceStub(inbox), relay.wake
+    )
+
+    health = HealthMonitor(
+        [
+            Dependency("postgres", worked.check),
+            # What changes is kept and told later, and a team that is set says that the inbox has not heard of it.
+            Dependency("nats", nats.check, required=False),
+            Dependency("inbox", lambda: check_serving(inbox), required=False),
+        ]
+    )
+    edge = EdgeInterceptor(verifier, role_of=keeper.role_of, limits=settings.server.limits)
+    server = GrpcServer(settings.server, edge, health)
+    server.add(
+        add_PreferencesServiceServicer_to_server,
+        servicer.PreferencesServicer(OwnPreferences(personal, keeper)),
+        servicer.RIGHTS,
+    )
+    server.add(
+        add_DirectoryServiceServicer_to_server,
+        directory_servicer.DirectoryServicer(DirectoryReads(personal, keeper), writes),
+        directory_servicer.RIGHTS,
+    )
+    server.add(
+        add_AudienceServiceServicer_to_server,
+        audience_servicer.AudienceServicer(Audiences(keeper, SystemClock())),
+        audience_servicer.RIGHTS,
+    )
+    failpoints.check_declared()
+
+    background = (
+        asyncio.create_task(keeper.run(), name="index_keeper"),
+        asyncio.create_task(relay.run(), name="outbox_relay"),
+    )
+    steps = (
+        server.leave(),
+        server.finish_calls(),
+        DrainStep("finish_loops", lambda: _finish(keeper, relay, background)),
+        DrainStep("drain_nats", nats.drain),
+        DrainStep("close_channels", inbox.close),
+        DrainStep("close_pools", lambda: asyncio.gather(called.close(), worked.close())),
+    )
+    return RunningPreferences(await server.start(), background, steps)
+
+
+async def main() -> int:
+    """Serve until a signal; the exit code."""
+    settings = Settings.read(Environment(os.environ))
+    logging.configure(SCHEMA, log_format=settings.log_format)
+    running = await start(settings)
+    return await run_until_signal(running.steps, running.background)
+
+
+async def _finish(
+    keeper: IndexKeeper, relay: OutboxRelay, background: tuple[asyncio.Task[None], ...]
+) -> None:
+    keeper.stop()
+    relay.stop()
+    await asyncio.wait(background)
+
+
+if __name__ == "__main__":
+    run_service(main)
