@@ -1,10 +1,11 @@
-"""Owns remembering badges in Redis, which may be down, slow or empty at any moment without a wrong count.
+"""Owns remembering badges, here and in Redis, which may be down, slow or empty at any moment without a wrong count.
 
 A badge says what was unread as of a position of the log, which stays true: Postgres is asked what came after.
 """
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -29,6 +30,7 @@ REDIS_CALLS: Final = Counter(
 TIMEOUT_S: Final = 0.05
 _REST_S: Final = 1.0
 _KEPT_FOR: Final = timedelta(days=7)
+_KEPT_HERE: Final = 50_000
 _LARGEST_GROUP: Final = 256
 # Beyond this many positions an old badge is worth writing anew even if it says the same.
 _STALE_POSITIONS: Final = 64
@@ -37,12 +39,16 @@ _Result = TypeVar("_Result")
 
 
 class Checkpoints:
-    """Badges by recipient. After a failure Redis is left alone for a second, so that few calls pay for an outage."""
+    """Badges by recipient. After a failure Redis is left alone for a second, so that few calls pay for an outage.
+
+    What this process has counted itself is as true as what Redis has, and nearer.
+    """
 
     def __init__(self, redis: Redis, log_identity: UUID) -> None:
         self._redis = redis
         self._prefix = f"inbox:unread:{log_identity}:"
         self._rests_until = 0.0
+        self._here: OrderedDict[int, Badge] = OrderedDict()
         self._reads: Group[int, Badge | None] = Group(self._read, _LARGEST_GROUP)
         self._writes: Group[tuple[int, Badge], None] = Group(self._write, _LARGEST_GROUP)
         self._writing: set[asyncio.Task[None]] = set()
@@ -54,17 +60,30 @@ class Checkpoints:
 
     async def find(self, recipient_number: int) -> Badge | None:
         """An earlier badge, None when there is none or Redis does not answer in time."""
-        if self.is_resting:
-            return None
-        return await self._reads.ask(recipient_number)
+        here = self._here.get(recipient_number)
+        if here is not None or self.is_resting:
+            return here
+        there = await self._reads.ask(recipient_number)
+        if there is not None:
+            self._keep(recipient_number, there)
+        return there
 
     def note(self, recipient_number: int, badge: Badge, known: Badge | None) -> None:
         """Remember a badge, unless the one that is known already serves as well; does not wait for Redis."""
-        if self.is_resting or (known is not None and _serves(known, badge)):
+        if known is not None and _serves(known, badge):
+            return
+        self._keep(recipient_number, badge)
+        if self.is_resting:
             return
         task = asyncio.create_task(self._writes.ask((recipient_number, badge)))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
+
+    def _keep(self, recipient_number: int, badge: Badge) -> None:
+        self._here[recipient_number] = badge
+        self._here.move_to_end(recipient_number)
+        if len(self._here) > _KEPT_HERE:
+            self._here.popitem(last=False)
 
     async def check(self) -> None:
         """Return when Redis answers."""
@@ -72,7 +91,8 @@ class Checkpoints:
             await self._redis.ping()
 
     async def close(self) -> None:
-        """End the connections."""
+        """Finish writing, and end the connections."""
+        await asyncio.gather(*self._writing)
         await self._redis.aclose()
 
     async def _read(self, recipient_numbers: Sequence[int]) -> list[Badge | None]:

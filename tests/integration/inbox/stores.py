@@ -33,6 +33,8 @@ class Stores:
     admin_url: str
     api_url: str
     worker_url: str
+    redis_url: str
+    log_identity: UUID
     chunks: dict[UUID, int] = field(default_factory=dict)
 
     @property
@@ -42,6 +44,11 @@ class Stores:
     @property
     def work(self) -> WorkStore:
         return WorkStore(self.worked)
+
+    def another_node(self, redis: str | None = None) -> tuple[Inboxes, Checkpoints]:
+        """What reads inboxes with nothing in its memory, and perhaps with another Redis."""
+        checkpoints = Checkpoints(open_redis(redis or self.redis_url), self.log_identity)
+        return Inboxes(self.store, checkpoints), checkpoints
 
     def new_number(self) -> int:
         """A recipient number in a block of its own."""
@@ -66,7 +73,8 @@ async def open_stores(suite: SuiteDatabase, redis: str) -> AsyncIterator[Stores]
     worked = await database.connect(suite.url("inbox", "worker"), application_name="test")
     admin = await asyncpg.connect(suite.admin_url)
     await admin.execute("SET search_path TO inbox")
-    checkpoints = Checkpoints(open_redis(redis), await WorkStore(worked).find_log_identity())
+    log_identity = await WorkStore(worked).find_log_identity()
+    checkpoints = Checkpoints(open_redis(redis), log_identity)
     try:
         inboxes = Inboxes(InboxStore(personal), checkpoints)
         yield Stores(
@@ -78,6 +86,8 @@ async def open_stores(suite: SuiteDatabase, redis: str) -> AsyncIterator[Stores]
             suite.admin_url,
             suite.url("inbox"),
             suite.url("inbox", "worker"),
+            redis,
+            log_identity,
         )
     finally:
         await checkpoints.close()
