@@ -13,6 +13,8 @@ from shared.audience import Audience
 
 NOBODY: Final = Audience()
 _LAST_DAY: Final = timedelta(hours=24)
+# Farther than any zone can bring near; at the ends of the calendar there is no day before or after to reckon with.
+_FAR_DAYS: Final = 7
 
 
 class Channel(StrEnum):
@@ -93,6 +95,8 @@ class WeddingDay:
 
     def is_near(self, now: datetime) -> bool:
         """Whether it begins within 24 hours or is going on: from 24 hours before its day until that day's end."""
+        if abs((self.day - now.date()).days) > _FAR_DAYS:
+            return False
         begins = local_midnight(self.day, self.time_zone)
         return begins - _LAST_DAY <= now < local_midnight(self.day + timedelta(days=1), self.time_zone)
 

@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 _Key = TypeVar("_Key")
 _SUBSTITUTE_ZONE: Final = "UTC"
+_SETS_A_STEP: Final = 16
 
 
 class FacetKind(Enum):
@@ -139,8 +140,12 @@ class SetIndex:
         self._weddings: dict[UUID, WeddingEntry] = {}
         self._filters: dict[UUID, tuple[FilterGroup, ...]] = {}
 
-    def replace_people(self, changed: Audience, groups: PeopleGroups) -> None:
-        """From now on `groups` are all there is of `changed`; the others stay as they are."""
+    def replace_people(self, changed: Audience, groups: PeopleGroups) -> Iterator[None]:
+        """From now on `groups` are all there is of `changed`; the others stay as they are.
+
+        The work is done as the iterator is run through, and all of it is seen at once when that has ended: so that who
+        changes many people can let others have their turn after each step.
+        """
         facets: defaultdict[Facet, list[bytes]] = defaultdict(list)
         for standing in groups.standings:
             for facet in standing_facets(standing):
@@ -151,9 +156,11 @@ class SetIndex:
         windows: defaultdict[QuietWindow, list[bytes]] = defaultdict(list)
         for sleepers in groups.windows:
             windows[_usable_window(sleepers.window)].append(sleepers.numbers)
-        _replace(self._facets, changed, facets)
-        _replace(self._windows, changed, windows)
-        self._quiet = QuietPeople(self._windows.items())
+        new_facets, new_windows = dict(self._facets), dict(self._windows)
+        yield from _replace(new_facets, changed, facets)
+        yield from _replace(new_windows, changed, windows)
+        self._facets, self._windows = new_facets, new_windows
+        self._quiet = QuietPeople(new_windows.items())
 
     def replace_weddings(
         self, changed: Iterable[UUID], entries: Iterable[WeddingEntry], filters: Iterable[FilterGroup]
@@ -262,14 +269,22 @@ def unpack(numbers: Iterable[bytes]) -> Audience:
     return Audience.of(words)
 
 
-def _replace(sets: dict[_Key, Audience], changed: Audience, arrivals: Mapping[_Key, list[bytes]]) -> None:
-    """Take `changed` out of every set, then put them where they are now; sets that are empty then go."""
-    for key in [key for key, members in sets.items() if not members.isdisjoint(changed)]:
-        sets[key] -= changed
-        if not sets[key] and key not in arrivals:
+def _replace(
+    sets: dict[_Key, Audience], changed: Audience, arrivals: Mapping[_Key, list[bytes]]
+) -> Iterator[None]:
+    """Take `changed` out of every set and put them where they are now; sets that are empty then go."""
+    for step, key in enumerate({**sets, **arrivals}):
+        members = sets.get(key, NOBODY)
+        if not members.isdisjoint(changed):
+            members -= changed
+        if key in arrivals:
+            members |= unpack(arrivals[key])
+        if members:
+            sets[key] = members
+        else:
             del sets[key]
-    for key, numbers in arrivals.items():
-        sets[key] = sets.get(key, NOBODY) | unpack(numbers)
+        if step % _SETS_A_STEP == 0:
+            yield
 
 
 @lru_cache(maxsize=1_024)

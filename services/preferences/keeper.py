@@ -124,7 +124,9 @@ class IndexKeeper:
     async def _read_people(self, index: SetIndex) -> None:
         last = await self._store.find_last_number()
         for start in range(1, last + 1, PEOPLE_PAGE):
-            index.replace_people(Audience(), await self._store.list_people(start, start + PEOPLE_PAGE))
+            await _replace_people(
+                index, Audience(), await self._store.list_people(start, start + PEOPLE_PAGE)
+            )
 
     async def _read_weddings(self, index: SetIndex) -> int:
         """How many there are."""
@@ -158,12 +160,12 @@ class IndexKeeper:
                 await self._apply(entries, changes)
 
     async def _apply(self, entries: list[LogEntry], changes: Changes) -> None:
-        """Read anew what the entries name, then put it all into the index without a pause."""
+        """Read anew what the entries name; it is seen in the index all at once."""
         started = time.monotonic()
         people = await self._store.find_people(changes.recipients) if changes.recipients else PeopleGroups()
         weddings = await self._store.find_weddings(changes.weddings) if changes.weddings else []
         filters = await self._store.find_filters(changes.weddings) if changes.weddings else []
-        self._index.replace_people(changes.recipients, people)
+        await _replace_people(self._index, changes.recipients, people)
         self._index.replace_weddings(changes.weddings, weddings, filters)
         self._index.version = entries[-1].position
         self._recent.extend(entries)
@@ -181,6 +183,12 @@ class IndexKeeper:
         self._numbers.update(numbers)
         while len(self._numbers) > _REMEMBERED_NUMBERS:
             self._numbers.popitem(last=False)
+
+
+async def _replace_people(index: SetIndex, changed: Audience, groups: PeopleGroups) -> None:
+    """Put people into the index without keeping everybody else waiting; they are in it when this returns."""
+    for _ in index.replace_people(changed, groups):
+        await asyncio.sleep(0)
 
 
 def _show(index: SetIndex) -> None:

@@ -67,6 +67,11 @@ def sorted_people(people: Mapping[int, Person]) -> PeopleGroups:
     )
 
 
+def replace_people(index: SetIndex, changed: Audience, groups: PeopleGroups) -> None:
+    """All steps at once."""
+    assert all(step is None for step in index.replace_people(changed, groups))
+
+
 def expected_facets(person: Person) -> set[tuple[FacetKind, str]]:
     """The oracle: the sets that a person is in."""
     facets = {(FacetKind.KNOWN, "")}
@@ -116,7 +121,7 @@ def test_any_sequence_of_changes_ends_where_reading_everything_ends(
     """Whoever is changed leaves every set that they were in, and is in exactly those of their last settings."""
     index, last = SetIndex(0), dict[int, Person]()
     for change in changes:
-        index.replace_people(Audience.of(change), sorted_people(change))
+        replace_people(index, Audience.of(change), sorted_people(change))
         last |= change
     seen = {facet for change in changes for person in change.values() for facet in expected_facets(person)}
     for facet in seen:
@@ -132,7 +137,7 @@ def test_the_sleeping_are_those_inside_their_last_window(
     now = datetime(2026, 6, 10, tzinfo=UTC) + timedelta(seconds=seconds)
     index, last = SetIndex(0), dict[int, Person]()
     for change in changes:
-        index.replace_people(Audience.of(change), sorted_people(change))
+        replace_people(index, Audience.of(change), sorted_people(change))
         last |= change
     ends = {number: person.window and quiet_until(person.window, now) for number, person in last.items()}
     asleep = index.view(about(None), None, []).quiet.asleep(now)
@@ -141,11 +146,22 @@ def test_the_sleeping_are_those_inside_their_last_window(
     }
 
 
+def test_a_change_is_seen_when_it_is_whole() -> None:
+    """Between two steps of a replacement the index answers as before."""
+    index = SetIndex(0)
+    replace_people(index, Audience(), sorted_people({1: Person(role="venue"), 2: Person(role="venue")}))
+    before = (index.having(FacetKind.ROLE, "venue"), index.everyone)
+    for _ in index.replace_people(Audience.of([1]), sorted_people({1: Person(role="florist"), 3: Person()})):
+        assert (index.having(FacetKind.ROLE, "venue"), index.everyone) == before
+    assert index.having(FacetKind.ROLE, "venue") == Audience.of([2, 3])
+    assert index.having(FacetKind.ROLE, "florist") == Audience.of([1])
+
+
 def test_a_role_and_its_end_are_known() -> None:
     """Each has one role; the erased and strangers have none."""
     index = SetIndex(0)
     everybody = {1: Person(), 2: Person(role="admin"), 3: Person(is_erased=True)}
-    index.replace_people(Audience(), sorted_people(everybody))
+    replace_people(index, Audience(), sorted_people(everybody))
     assert [index.role_of(number) for number in (1, 2, 3, 4)] == ["venue", "admin", None, None]
     assert index.everyone == Audience.of([1, 2])
 
@@ -154,7 +170,7 @@ def test_a_zone_that_does_not_exist_counts_as_utc() -> None:
     """What was loaded past the service's checks must not stop everybody's broadcasts."""
     index = SetIndex(0)
     nowhere = Person(window=QuietWindow("Europe/Gotham", 12 * 60, 13 * 60))
-    index.replace_people(Audience(), sorted_people({1: nowhere}))
+    replace_people(index, Audience(), sorted_people({1: nowhere}))
     noon = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
     asleep = index.view(about(None), None, []).quiet.asleep(noon)
     assert asleep == ((noon + timedelta(hours=1), Audience.of([1])),)
@@ -183,7 +199,7 @@ def test_a_view_has_what_is_about_the_broadcast() -> None:
     index = SetIndex(0)
     only = Person(categories=frozenset(), critical_only=True)
     everybody = {1: only, 2: Person(muted_types=("trial.ending",)), 3: Person()}
-    index.replace_people(Audience(), sorted_people(everybody))
+    replace_people(index, Audience(), sorted_people(everybody))
     chosen = frozenset({Channel.IN_APP, Channel.EMAIL})
     index.replace_weddings(
         (), [a_wedding(FIRST, 1, 2, 3, day=date(2027, 6, 5))], [FilterGroup(FIRST, False, chosen, packed(3))]
