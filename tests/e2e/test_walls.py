@@ -8,6 +8,7 @@ from uuid import uuid4
 import asyncpg
 import grpc
 import pytest
+from google.type.date_pb2 import Date
 from wedsync.broadcast.v1.common_pb2 import ReceiptAction, Targeting
 from wedsync.broadcast.v1.directory_pb2 import (
     GetRecipientRequest,
@@ -245,6 +246,27 @@ async def test_an_expiry_at_the_end_of_time_arrives_or_is_refused(client: Client
     sent = await client.sender.SendBroadcast(request, metadata=client.person("admin"), timeout=CALL_S)
     await client.sent(sent.broadcast.broadcast_id)
     assert await client.has("venue", sent.broadcast.broadcast_id)
+
+
+@pytest.mark.parametrize(("year", "month", "day"), [(1, 1, 1), (9999, 12, 31)])
+async def test_a_wedding_at_an_end_of_the_calendar_is_told_of(
+    client: Client, year: int, month: int, day: int
+) -> None:
+    """A date that stands for "unknown" elsewhere keeps no broadcast from its team, and comes out as it went in."""
+    wedding_id = str(uuid4())
+    entry = WeddingEntry(wedding_id=wedding_id, couple_name="A & B", time_zone="Pacific/Kiritimati")
+    entry.status = WeddingStatus.WEDDING_STATUS_PLANNING
+    entry.wedding_date.CopyFrom(Date(year=year, month=month, day=day))
+    operator = client.service("directory.write")
+    await client.directory.UpsertWeddings(
+        UpsertWeddingsRequest(weddings=[entry]), metadata=operator, timeout=CALL_S
+    )
+    team = SetWeddingTeamRequest(wedding_id=wedding_id, user_ids=[_id("coordinator"), _id("venue")])
+    await client.directory.SetWeddingTeam(team, metadata=operator, timeout=CALL_S)
+    broadcast_id = await client.send("coordinator", type="timeline.changed", wedding_id=wedding_id)
+    await client.sent(broadcast_id)
+    item = next(item for item in await client.items("venue") if item.broadcast_id == broadcast_id)
+    assert entry.wedding_date == item.wedding.wedding_date
 
 
 async def test_the_nil_wedding_is_none(client: Client) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -254,3 +255,10 @@ def test_the_day_before_a_wedding_counts_in_the_zone_of_the_place() -> None:
     assert [day.is_near(begins - second), day.is_near(begins)] == [False, True]
     ends = begins + timedelta(hours=48)
     assert [day.is_near(ends - second), day.is_near(ends)] == [True, False]
+
+
+@pytest.mark.parametrize("day", [date.min, date.max])
+@pytest.mark.parametrize("time_zone", ["Etc/GMT+12", "Etc/UTC", "Etc/GMT-14"])
+def test_a_wedding_at_an_end_of_the_calendar_is_far(day: date, time_zone: str) -> None:
+    """There is no day before the first or after the last, and nobody needs one to know that it is not near."""
+    assert not WeddingDay(day, time_zone).is_near(datetime(2026, 6, 11, 22, 0, tzinfo=UTC))
