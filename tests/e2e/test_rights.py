@@ -84,8 +84,9 @@ def _callers(client: Client) -> dict[str, Metadata]:
 async def _is_let_in(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Metadata) -> bool:
     """Whether an empty request comes past the edge, to an answer or to whatever is wrong with it."""
     path = f"/{method.containing_service.full_name}/{method.name}"
-    open_stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path)
-    call = open_stream(iter([b""]), metadata=metadata, timeout=CALL_S)
+    # Serves for methods of every kind; a client that streams requests stumbles when it is refused before the first.
+    open_stream: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(path)
+    call = open_stream(b"", metadata=metadata, timeout=CALL_S)
     code = Code.OK
     try:
         await call.read()
