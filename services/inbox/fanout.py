@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Final, Protocol
 
 from prometheus_client import Gauge
@@ -83,7 +84,8 @@ class _Listeners:
         if self._audience is None:
             self._audience = Audience.of(self._by_number)
         numbers = (audience & self._audience).to_list()
-        return [subscription for number in numbers for subscription in self._by_number[number]]
+        # Thousands at a time, so without a line of Python for each.
+        return list(chain.from_iterable(map(self._by_number.__getitem__, numbers)))
 
     def __bool__(self) -> bool:
         return bool(self._by_number)

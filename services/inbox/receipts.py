@@ -1,6 +1,6 @@
 """Owns recording what recipients do: in groups, answered once they are committed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -16,6 +16,8 @@ from shared.errors import IllegalState
 log = structlog.get_logger(__name__)
 
 _LARGEST_GROUP: Final = 64
+# Of one transaction, but for a call that has as many by itself.
+_MOST_ITEMS: Final = 128
 
 
 class Receipts:
@@ -50,7 +52,7 @@ class Receipts:
     async def _commit(self, calls: Sequence[ReceiptCall]) -> list[list[Recorded]]:
         results: dict[int, list[Recorded]] = {}
         # What one person does in two calls at once happens one after the other.
-        for round_ in apart(calls, lambda one, other: one.recipient_number == other.recipient_number):
+        for round_ in _portions(apart(calls, _is_same_person)):
             recorded, position = await self._store.record_receipts([call for _, call in round_])
             results |= {place: result for (place, _), result in zip(round_, recorded, strict=True)}
             for (_, call), result in zip(round_, recorded, strict=True):
@@ -58,6 +60,24 @@ class Receipts:
             if position is not None:
                 await self._waking.announce(position)
         return [results[place] for place in range(len(calls))]
+
+
+def _is_same_person(one: ReceiptCall, other: ReceiptCall) -> bool:
+    return one.recipient_number == other.recipient_number
+
+
+def _portions(rounds: Iterable[list[tuple[int, ReceiptCall]]]) -> Iterator[list[tuple[int, ReceiptCall]]]:
+    """Rounds cut into what one transaction should take."""
+    for round_ in rounds:
+        portion: list[tuple[int, ReceiptCall]] = []
+        items = 0
+        for place, call in round_:
+            if portion and items + len(call.broadcast_ids) > _MOST_ITEMS:
+                yield portion
+                portion, items = [], 0
+            portion.append((place, call))
+            items += len(call.broadcast_ids)
+        yield portion
 
 
 def _tell_acknowledged(call: ReceiptCall, result: Sequence[Recorded]) -> None:

@@ -270,3 +270,12 @@ async def _readers(site: Site, broadcast_id: str, people: list[Person]) -> set[i
     request = inbox_pb2.ListReadersRequest(broadcast_id=broadcast_id, members=members)
     answer = await site.stub.ListReaders(request, metadata=site.internal)
     return set(Audience.from_bytes(answer.readers).to_list())
+
+
+async def test_calls_with_many_items_at_once_are_all_recorded(site: Site) -> None:
+    """More than one transaction takes, by several people at the same time."""
+    people = site.people(5)
+    ids = list(await asyncio.gather(*(site.send(people) for _ in range(60))))
+    answers = await asyncio.gather(*(site.record(person, "READ", *ids) for person in people))
+    assert [[receipt.broadcast_id for receipt in answer.receipts] for answer in answers] == [ids] * 5
+    assert [answer.unread_count for answer in answers] == [0] * 5
