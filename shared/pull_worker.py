@@ -148,7 +148,7 @@ class PullWorker:
         arrived = time.perf_counter()
         delivery = _read(message, self._consumer)
         correlation_id.set(delivery.message_id)
-        keeping = _KeptInProgress(message, self._consumer.ack_wait_s[0] / 3)
+        keeping = _KeptInProgress(message, self._consumer.ack_wait_s / 3)
         try:
             async with self._slots:
                 waited_s = time.perf_counter() - arrived

@@ -63,16 +63,18 @@ class Stream:
 class Consumer:
     """A durable pull consumer with explicit acknowledgement.
 
-    A message that is not acknowledged comes again after `ack_wait_s[n]` (the last one from then on), until it has come
-    `max_deliver` times. `max_ack_pending` bounds what is being worked on everywhere together.
+    A message that nobody answers for comes again after `ack_wait_s`, one that failed after the delay that the worker
+    asks for, until it has come `max_deliver` times: an outage of some minutes is waited out. The server is given no
+    waits that grow, because it adds their growth to the delays that workers ask for. `max_ack_pending` bounds what is
+    being worked on everywhere together.
     """
 
     stream: str
     name: str
     subject: str
     description: str
-    ack_wait_s: tuple[float, ...] = (5.0, 10.0, 30.0, 60.0)
-    max_deliver: int = 8
+    ack_wait_s: float = 5.0
+    max_deliver: int = 20
     max_ack_pending: int = 1_000
 
     def config(self) -> ConsumerConfig:
@@ -84,8 +86,7 @@ class Consumer:
             filter_subject=self.subject,
             deliver_policy=DeliverPolicy.ALL,
             ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=self.ack_wait_s[0],
-            backoff=list(self.ack_wait_s),
+            ack_wait=self.ack_wait_s,
             max_deliver=self.max_deliver,
             max_ack_pending=self.max_ack_pending,
         )

@@ -23,7 +23,7 @@ STREAM = Stream(
     max_age_s=600.0,
 )
 CONSUMER = Consumer(
-    "TEST", "test_fast", "test.fast", "The consumer of the tests.", ack_wait_s=(0.4,), max_deliver=3
+    "TEST", "test_fast", "test.fast", "The consumer of the tests.", ack_wait_s=0.4, max_deliver=3
 )
 
 

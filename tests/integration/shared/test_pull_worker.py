@@ -170,7 +170,7 @@ async def test_long_work_is_not_given_to_anyone_else(fresh: NatsSite, sender: Me
     desk.open.clear()
     await sender.publish("test.fast", b"a", "a")
     await until(lambda: desk.busy == 1)
-    await asyncio.wait([asyncio.create_task(desk.open.wait())], timeout=3 * CONSUMER.ack_wait_s[0])
+    await asyncio.wait([asyncio.create_task(desk.open.wait())], timeout=3 * CONSUMER.ack_wait_s)
     desk.open.set()
     await until_equal(0, fresh.stored)
     assert desk.seen == [("a", 1)]
