@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
 from time import monotonic
@@ -11,12 +12,12 @@ from uuid import UUID
 import grpc
 import pytest
 from wedsync.broadcast.v1.common_pb2 import Targeting
-from wedsync.broadcast.v1.inbox_pb2 import WatchInboxRequest
+from wedsync.broadcast.v1.inbox_pb2 import GetUnreadCountRequest, WatchInboxRequest
 
 from stack.background import BackgroundStack
 from stack.load import SEED
 from stack.world import World
-from tests.e2e.client import CALL_S, Client, broadcast
+from tests.e2e.client import CALL_S, Client, broadcast, eventually
 
 RECIPIENTS = 10_000
 SERVICES = ("sender", "preferences", "dispatcher", "inbox")
@@ -94,35 +95,45 @@ class Screen:
             await asyncio.sleep(0.1)
 
 
+@asynccontextmanager
+async def _screens(client: Client, people: list[UUID]) -> AsyncIterator[list[Screen]]:
+    """A screen for each of these people, on from before the block until its end."""
+    screens = [Screen(client, user_id) for user_id in people]
+    watching = [asyncio.create_task(screen.follow()) for screen in screens]
+    try:
+        await asyncio.gather(*(screen.started.wait() for screen in screens))
+        yield screens
+    finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+
+
 @pytest.mark.timeout(400)
 async def test_nothing_is_lost_or_repeated_when_every_process_is_killed(
     crowd: BackgroundStack, client: Client, people: list[UUID]
 ) -> None:
     """Each accepted broadcast is in every inbox exactly once, nothing else is, and each open stream showed it once."""
     random = Random(20261122)
-    screens = [Screen(client, user_id) for user_id in random.sample(people, WATCHERS)]
-    watching = [asyncio.create_task(screen.follow()) for screen in screens]
-    await asyncio.gather(*(screen.started.wait() for screen in screens))
-    sends: list[asyncio.Task[str]] = []
-    killed: Counter[str] = Counter()
-    for turn in range(ROUNDS):
-        for service in SERVICES:
-            titles = (f"{turn} {service} {part}" for part in range(2))
-            sends += [asyncio.create_task(_accepted(client, title)) for title in titles]
-            await asyncio.sleep(random.uniform(0.0, 0.06))
-            killed[service] += crowd.kill(service)
-            await _up_again(crowd, service)
-    accepted = set(await asyncio.gather(*sends))
-    assert all(killed[service] >= ROUNDS for service in SERVICES), killed
-    for broadcast_id in accepted:
-        await asyncio.wait_for(client.sent(broadcast_id), HEAL_S)
+    async with _screens(client, random.sample(people, WATCHERS)) as screens:
+        sends: list[asyncio.Task[str]] = []
+        killed: Counter[str] = Counter()
+        for turn in range(ROUNDS):
+            for service in SERVICES:
+                titles = (f"{turn} {service} {part}" for part in range(2))
+                sends += [asyncio.create_task(_accepted(client, title)) for title in titles]
+                await asyncio.sleep(random.uniform(0.0, 0.06))
+                killed[service] += crowd.kill(service)
+                await _up_again(crowd, service)
+        accepted = set(await asyncio.gather(*sends))
+        assert all(killed[service] >= ROUNDS for service in SERVICES), killed
+        for broadcast_id in accepted:
+            await asyncio.wait_for(client.sent(broadcast_id), HEAL_S)
 
-    lost, unexpected, duplicate = await _compare(client, people, accepted)
-    assert (lost, unexpected, duplicate) == (0, 0, 0)
-    await _all_shown(screens, accepted)
-    for task in watching:
-        task.cancel()
-    await asyncio.gather(*watching, return_exceptions=True)
+        await _inboxes_answer(client, people[0])
+        lost, unexpected, duplicate = await _compare(client, people, accepted)
+        assert (lost, unexpected, duplicate) == (0, 0, 0)
+        await _all_shown(screens, accepted)
     assert [Counter(accepted)] * WATCHERS == [Counter(screen.shown) for screen in screens]
 
 
@@ -131,6 +142,23 @@ async def _up_again(crowd: BackgroundStack, service: str) -> None:
     while not crowd.services(service):
         assert monotonic() < deadline, f"{service} was not started again"
         await asyncio.sleep(0.05)
+
+
+async def _inboxes_answer(client: Client, user_id: UUID) -> None:
+    """Waits for the inbox, which was killed last and may still be starting although all has long arrived in it."""
+
+    async def answers() -> bool:
+        try:
+            await client.inbox.GetUnreadCount(
+                GetUnreadCountRequest(), metadata=client.person(user_id), timeout=CALL_S
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return False
+        return True
+
+    await eventually(answers, "the inbox to answer", HEAL_S)
 
 
 async def _all_shown(screens: list[Screen], accepted: set[str]) -> None:
