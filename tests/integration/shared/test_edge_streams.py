@@ -78,7 +78,8 @@ async def test_reader_who_leaves_ends_the_servicer(edge: Edge) -> None:
 
 async def test_stream_ends_with_the_token_that_opened_it(edge: Edge) -> None:
     """UNAUTHENTICATED with TOKEN_EXPIRED: an old token cannot listen on for ever."""
-    about_to_expire = bearer(edge.mint.mint_user_token(uuid4(), lifetime_s=1 - LEEWAY_S))
+    # Its time is in whole seconds: with one, it could be over before it is first looked at.
+    about_to_expire = bearer(edge.mint.mint_user_token(uuid4(), lifetime_s=2 - LEEWAY_S))
     call = edge.stub.WatchInbox(WATCH, metadata=about_to_expire)
     await call.read()
     refusal = await refusal_of(call.read())
