@@ -143,7 +143,7 @@ _Answer = audience_pb2.ResolveAudienceResponse | audience_pb2.ReevaluateAudience
 
 async def _take(slices: list[Slice], response: _Answer) -> None:
     """Keep the slices of a response, and now and then let others have their turn: decoding many takes a while."""
-    for part in (*([response.slice] if response.HasField("slice") else ()), *response.more_slices):
+    for part in response.slices:
         slices.append(slice_of(part))
         if len(slices) % SLICES_BETWEEN_TURNS == 0:
             await asyncio.sleep(0)

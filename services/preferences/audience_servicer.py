@@ -48,12 +48,11 @@ class AudienceServicer(AudienceServiceServicer):
         count, decide_time = decision.count, timestamp(decision.time)
         for pack in packs(decision.slices, count.version, counts_only=request.counts_only):
             yield audience_pb2.ResolveAudienceResponse(
-                slice=next(iter(pack), None),
+                slices=pack,
                 targeted=count.targeted,
                 unknown_user_ids=count.unknown_users,
                 directory_version=count.version,
                 decide_time=decide_time,
-                more_slices=pack[1:],
             )
 
     @override
@@ -69,10 +68,9 @@ class AudienceServicer(AudienceServiceServicer):
         version, decide_time = decision.count.version, timestamp(decision.time)
         for pack in packs(decision.slices, version):
             yield audience_pb2.ReevaluateAudienceResponse(
-                slice=next(iter(pack), None),
+                slices=pack,
                 directory_version=version,
                 decide_time=decide_time,
-                more_slices=pack[1:],
             )
 
     @override

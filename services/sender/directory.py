@@ -78,12 +78,11 @@ class Directory:
         request = audience_pb2.ResolveAudienceRequest(
             targeting=targeting_message(targeting, wall), rules=rules, counts_only=True
         )
-        count, slices = Count(0, 0), []
+        count = Count(0, 0)
+        slices: list[audience_pb2.AudienceSlice] = []
         async for answer in self._audience.ResolveAudience(request):
             count = Count(answer.targeted, answer.unknown_user_ids)
-            if answer.HasField("slice"):
-                slices.append(answer.slice)
-            slices.extend(answer.more_slices)
+            slices.extend(answer.slices)
         return Forecast(count, tuple(slices))
 
     async def _ask(self, author: Author, scopes: frozenset[str], weddings: Sequence[str]) -> Caller:

@@ -74,14 +74,11 @@ class DirectoryBook(AudienceServiceServicer):
         decision = self.decisions[request.rules.type]
         if decision.failure is not None:
             raise decision.failure
-        frame = audience_pb2.ResolveAudienceResponse(
-            targeted=decision.targeted, directory_version=7, decide_time=_now()
-        )
-        for each in decision.snapshot:
-            frame.slice.CopyFrom(_message(each))
-            yield frame
-        if not decision.snapshot:
-            yield frame
+        # A message each, and one without any: both are how an answer may come.
+        for part in [[_message(each)] for each in decision.snapshot] or [[]]:
+            yield audience_pb2.ResolveAudienceResponse(
+                slices=part, targeted=decision.targeted, directory_version=7, decide_time=_now()
+            )
 
     async def ReevaluateAudience(
         self, request: audience_pb2.ReevaluateAudienceRequest, context: object
@@ -96,7 +93,7 @@ class DirectoryBook(AudienceServiceServicer):
             part = Slice(each.channel, each.outcome, each.members & members, each.reason, each.release_at)
             if part.members and CHANNELS[part.channel] in request.channels:
                 yield audience_pb2.ReevaluateAudienceResponse(
-                    slice=_message(part), directory_version=9, decide_time=_now()
+                    slices=[_message(part)], directory_version=9, decide_time=_now()
                 )
 
     async def LookupRecipients(

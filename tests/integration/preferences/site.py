@@ -212,9 +212,7 @@ def _add(
 ) -> None:
     answer.directory_version = response.directory_version
     answer.decide_time_ns = response.decide_time.ToNanoseconds()
-    if response.HasField("slice"):
-        answer.slices.append(response.slice)
-    answer.slices.extend(response.more_slices)
+    answer.slices.extend(response.slices)
 
 
 def a_word(kind: str) -> str:

@@ -78,7 +78,7 @@ class Preferences(AudienceServiceServicer):
         targeted = len(self._meant(request.targeting))
         yield audience_pb2.ResolveAudienceResponse(targeted=targeted)
         for each in self.slices:
-            yield audience_pb2.ResolveAudienceResponse(slice=each, targeted=targeted)
+            yield audience_pb2.ResolveAudienceResponse(slices=[each], targeted=targeted)
 
     def _access(self, user_id: str, wedding_id: str) -> audience_pb2.WeddingAccess:
         wedding = self.weddings.get(wedding_id)

@@ -18,7 +18,7 @@ IDENTITY = f"SELECT nullif(current_setting('{RECIPIENT_SETTING}', true), '')"
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     """A pool of two connections."""
-    database = await connect(database_url, application_name="sender.api", max_size=2, acquire_timeout_s=0.2)
+    database = await connect(database_url, application_name="sender.api", max_size=2, acquire_timeout_s=0.5)
     yield database
     await database.close()
 

@@ -159,12 +159,11 @@ class ResolveAudienceResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SLICE_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
     TARGETED_FIELD_NUMBER: _builtins.int
     UNKNOWN_USER_IDS_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
-    MORE_SLICES_FIELD_NUMBER: _builtins.int
     targeted: _builtins.int
     """targeted is how many people are meant in all; the same in every message."""
     unknown_user_ids: _builtins.int
@@ -172,30 +171,25 @@ class ResolveAudienceResponse(_message.Message):
     directory_version: _builtins.int
     """directory_version is the place in the directory's log that this was decided at."""
     @_builtins.property
-    def slice(self) -> Global___AudienceSlice:
-        """slice is a part of the audience."""
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceSlice]:
+        """slices are parts of the audience."""
 
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """decide_time is the moment that quiet hours were decided for."""
 
-    @_builtins.property
-    def more_slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceSlice]:
-        """more_slices are further parts of the audience, which travel in the same message."""
-
     def __init__(
         self,
         *,
-        slice: Global___AudienceSlice | None = ...,
+        slices: _abc.Iterable[Global___AudienceSlice] | None = ...,
         targeted: _builtins.int = ...,
         unknown_user_ids: _builtins.int = ...,
         directory_version: _builtins.int = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
-        more_slices: _abc.Iterable[Global___AudienceSlice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "slice", b"slice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "more_slices", b"more_slices", "slice", b"slice", "targeted", b"targeted", "unknown_user_ids", b"unknown_user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "slices", b"slices", "targeted", b"targeted", "unknown_user_ids", b"unknown_user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -251,35 +245,29 @@ class ReevaluateAudienceResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SLICE_FIELD_NUMBER: _builtins.int
+    SLICES_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
-    MORE_SLICES_FIELD_NUMBER: _builtins.int
     directory_version: _builtins.int
     """directory_version is the place in the directory's log that this was decided at."""
     @_builtins.property
-    def slice(self) -> Global___AudienceSlice:
-        """slice is a part of those who have changed; reason NOT_IN_AUDIENCE, OUTSIDE_WALL or ERASED for those who are out."""
+    def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceSlice]:
+        """slices are parts of those who have changed; reason NOT_IN_AUDIENCE, OUTSIDE_WALL or ERASED for those who are out."""
 
     @_builtins.property
     def decide_time(self) -> _timestamp_pb2.Timestamp:
         """decide_time is the moment that quiet hours were decided for."""
 
-    @_builtins.property
-    def more_slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceSlice]:
-        """more_slices are further parts of those who have changed, which travel in the same message."""
-
     def __init__(
         self,
         *,
-        slice: Global___AudienceSlice | None = ...,
+        slices: _abc.Iterable[Global___AudienceSlice] | None = ...,
         directory_version: _builtins.int = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
-        more_slices: _abc.Iterable[Global___AudienceSlice] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "slice", b"slice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "more_slices", b"more_slices", "slice", b"slice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "slices", b"slices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

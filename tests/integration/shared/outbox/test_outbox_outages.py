@@ -125,7 +125,7 @@ async def test_a_relay_that_comes_too_late_changes_nothing(
     await add("a", settle="report")
     slow = OutboxRelay(database, "post", messaging, lease_s=0.0)
     # The second to get there is the slow one: it would hand the row back.
-    with armed("post.relay.before_publish=delay:0.3@1;post.relay.after_publish=error@2"):
+    with armed("post.relay.before_publish=delay:1.0@1;post.relay.after_publish=error@2"):
         late = asyncio.create_task(slow.relay_due())
         await until_equal(1, lambda: epoch_of(database, "a"))
         assert await OutboxRelay(database, "post", messaging).relay_due() == 1
