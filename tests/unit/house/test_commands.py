@@ -7,11 +7,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 TARGETS = ("run", "test", "verify", "protos", "migrate", "bench", "chaos", "lint", "reset")
+SETTINGS = ("ARGS", "MAKE", "MFLAGS", "MINUTES", "RECIPIENTS")
 
 
 def make(*arguments: str) -> str:
     """What make says; it must succeed. The settings of a make that runs these tests are kept away from it."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     done = subprocess.run(
         ["make", *arguments], cwd=ROOT, env=inherited, capture_output=True, text=True, check=True
     )
