@@ -55,7 +55,10 @@ class Settings:
             redis_url=env.url("REDIS_URL", _REDIS),
             sender=env.address("SENDER_ADDR"),
             preferences=env.address("PREFERENCES_ADDR"),
-            streams=StreamTerms(heartbeat_s=env.seconds("INBOX_HEARTBEAT_S", 15.0, least=0.1, most=300)),
+            streams=StreamTerms(
+                heartbeat_s=env.seconds("INBOX_HEARTBEAT_S", 15.0, least=0.1, most=300),
+                unread_end_s=env.seconds("INBOX_UNREAD_END_S", 30.0, least=0.1, most=3600),
+            ),
             streams_per_person=env.integer("INBOX_STREAMS_PER_PERSON", 20, least=1, most=10_000),
             # How far back a stream can go on from: long enough for a phone that was off over the weekend.
             log_retention_s=env.seconds("INBOX_LOG_RETENTION_S", 7 * 86_400, least=60, most=90 * 86_400),

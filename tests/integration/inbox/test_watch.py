@@ -3,6 +3,7 @@
 import asyncio
 
 from services.inbox.domain import write_cursor
+from services.inbox.fanout import LIVE_STREAMS
 from services.inbox.work_store import WorkStore
 from shared import database
 from tests.integration.inbox.site import ALERT, SILENT_ITEM, Site, end
@@ -308,3 +309,21 @@ async def test_a_reader_that_falls_behind_is_cut_off(site: Site) -> None:
         await until(lambda: len(seen) + len(watcher.events) == 81)
         seen += [event.added.item.broadcast_id for event in watcher.events[:-1]]
     assert len(set(seen)) == 80
+
+
+async def test_a_reader_that_never_reads_its_end_is_let_go(site: Site) -> None:
+    """Its stream does not stay open for ever because nobody takes the status."""
+    amara = site.person()
+    await site.restart(INBOX_UNREAD_END_S="0.2")
+    async with watching(site, amara) as watcher:
+        watcher.reading.clear()
+        await watcher.next("snapshot")
+        assert _open_streams() == 1
+        await asyncio.gather(*(site.send([amara], message="x" * 100_000) for _ in range(80)))
+        await until(lambda: _open_streams() == 0)
+    await site.restart()
+
+
+def _open_streams() -> float:
+    """How many streams this process has open."""
+    return LIVE_STREAMS.collect()[0].samples[0].value

@@ -44,6 +44,7 @@ class Watcher:
         return not self._heard()
 
     async def stop(self) -> None:
+        self.reading.set()
         self._call.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
