@@ -84,7 +84,7 @@ def _plan_terms(env: Environment) -> PlanTerms:
             chunks=env.integer("DISPATCHER_CHUNKS_IN_FLIGHT", 2, least=1, most=64),
             # One full chunk: what is scattered over many blocks may leave in more chunks, but no more of it.
             members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 65_536, least=1, most=1_000_000),
-            most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 16, least=1, most=64),
+            most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 48, least=1, most=64),
         ),
         release_per_second=env.integer("DISPATCHER_RELEASE_PER_SECOND", 5_000, least=1, most=1_000_000),
     )

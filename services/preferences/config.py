@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from shared.auth import AuthSettings
+from shared.logging import read_format
 from shared.messaging import MessagingSettings
 from shared.server import ServerSettings
 from shared.service_token import TokenFile
@@ -11,7 +12,6 @@ from shared.settings import Address, Environment
 
 PREFIX: Final = "PREFERENCES"
 _POSTGRES: Final = ("postgres", "postgresql")
-_NATS: Final = ("nats", "tls")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,7 @@ class Settings:
             database_url=env.url("PREFERENCES_DATABASE_URL", _POSTGRES),
             worker_database_url=env.url("PREFERENCES_WORKER_DATABASE_URL", _POSTGRES),
             database_connections=env.integer("PREFERENCES_DATABASE_CONNECTIONS", 10, least=2, most=200),
-            messaging=_messaging(env),
+            messaging=MessagingSettings.read(env, PREFIX),
             inbox=env.address("INBOX_ADDR"),
-            log_format=_log_format(env),
+            log_format=read_format(env),
         )
-
-
-def _messaging(env: Environment) -> MessagingSettings:
-    return MessagingSettings(
-        url=env.url("NATS_URL", _NATS),
-        name="preferences",
-        user=env.optional_text("PREFERENCES_NATS_USER"),
-        password=env.optional_text("PREFERENCES_NATS_PASSWORD"),
-    )
-
-
-def _log_format(env: Environment) -> str | None:
-    return env.choice("LOG_FORMAT", ("json", "console"), "json") if env.optional_text("LOG_FORMAT") else None

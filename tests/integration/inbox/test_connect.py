@@ -110,7 +110,7 @@ async def test_a_handle_that_was_removed_hears_nothing_more_and_can_be_used_agai
 
 async def test_a_handle_ends_when_its_token_does(site: Site) -> None:
     """With a cursor from which a new token can go on; the stream lives."""
-    amara = site.person(lifetime_s=-29)
+    amara = site.person(lifetime_s=-28)
     async with connecting(site) as connection:
         await _subscribe_all(connection, [amara])
         ended = await connection.next(0, "ended")

@@ -284,7 +284,7 @@ async def test_a_person_has_only_so_many_streams(site: Site) -> None:
 
 async def test_a_stream_ends_when_its_token_does(site: Site) -> None:
     """A token that is past its leeway ends the stream with TOKEN_EXPIRED."""
-    amara = site.person(lifetime_s=-29)
+    amara = site.person(lifetime_s=-28)
     watcher = Watcher(site, amara.metadata)
     await watcher.next("snapshot")
     assert (await watcher.ended()).reason_name == "TOKEN_EXPIRED"
