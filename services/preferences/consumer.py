@@ -6,5 +6,5 @@ from shared.outbox import OutboxRelay, Publisher
 
 
 def team_relay(database: Database, publisher: Publisher) -> OutboxRelay:
-    """Publishes the outbox's DirectoryChanged on directory.changed; done once JetStream has it."""
+    """Publishes the outbox's DirectoryChanged on directory.changed, until the inbox has confirmed the team."""
     return OutboxRelay(database, SCHEMA, publisher)

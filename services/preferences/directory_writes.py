@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 import structlog
-from wedsync.broadcast.v1.inbox_pb2 import ApplyTeamChangeRequest
-from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
 from services.preferences.directory import (
     PeopleWritten,
@@ -19,13 +16,11 @@ from services.preferences.directory import (
     check_weddings,
 )
 from services.preferences.store import DirectoryStore
+from services.preferences.wall import InboxWall
 from shared.audience import Audience
-from shared.errors import FieldViolation, ServiceError
+from shared.errors import FieldViolation
 
 log = structlog.get_logger(__name__)
-
-_INBOX_DEADLINE_S: Final = 1.0
-"""How long the caller waits for the inbox; what it has not applied by then reaches it by the outbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +34,9 @@ class TeamSet:
 class DirectoryWrites:
     """What services that feed the directory may change."""
 
-    def __init__(
-        self, store: DirectoryStore, inbox: InboxServiceStub, wake_relay: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: DirectoryStore, wall: InboxWall, wake_relay: Callable[[], None]) -> None:
         self._store = store
-        self._inbox = inbox
+        self._wall = wall
         self._wake_relay = wake_relay
 
     async def upsert_people(self, people: Sequence[Person], *, may_change_admins: bool) -> PeopleWritten:
@@ -62,7 +55,8 @@ class DirectoryWrites:
         """Replace a wedding's team and have the inbox apply it. Raises NotFound, InvalidField."""
         written = await self._store.set_team(wedding_id, user_ids)
         self._wake_relay()
-        inbox_applied = await self._apply(wedding_id, written)
+        # Also when nothing has changed: setting a team again puts right an inbox that could not be reached before.
+        inbox_applied = await self._wall.apply(wedding_id, written.team_version, Audience.of(written.members))
         log.info(
             "team_set",
             wedding_id=str(wedding_id),
@@ -72,17 +66,3 @@ class DirectoryWrites:
             inbox_applied=inbox_applied,
         )
         return TeamSet(written, inbox_applied)
-
-    async def _apply(self, wedding_id: UUID, written: TeamWritten) -> bool:
-        """Also when nothing has changed: setting a team again puts right an inbox that could not be reached before."""
-        request = ApplyTeamChangeRequest(
-            wedding_id=str(wedding_id),
-            team_version=written.team_version,
-            members=Audience.of(written.members).to_bytes(),
-        )
-        try:
-            answer = await self._inbox.ApplyTeamChange(request, timeout=_INBOX_DEADLINE_S)
-        except ServiceError as error:
-            log.warning("inbox_not_reached", wedding_id=str(wedding_id), reason=error.reason_name)
-            return False
-        return answer.team_version >= written.team_version

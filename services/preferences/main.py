@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from wedsync.broadcast.v1.audience_pb2_grpc import add_AudienceServiceServicer_to_server
@@ -18,6 +19,7 @@ from services.preferences.directory_writes import DirectoryWrites
 from services.preferences.keeper import IndexKeeper
 from services.preferences.own_preferences import OwnPreferences
 from services.preferences.store import SCHEMA, DirectoryStore, IndexStore, PersonalStore
+from services.preferences.wall import InboxWall, WallFollower
 from shared import database, failpoints, logging, messaging
 from shared.auth import TokenVerifier
 from shared.channels import open_channel
@@ -26,7 +28,7 @@ from shared.drain import DrainStep, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.ordered_log import OrderedLog
-from shared.outbox import Outbox, OutboxRelay
+from shared.outbox import Outbox
 from shared.server import GrpcServer, run_service
 from shared.settings import Address, Environment
 
@@ -58,9 +60,11 @@ async def start(settings: Settings) -> RunningPreferences:
     await keeper.build()
     relay = team_relay(worked, nats)
     personal = PersonalStore(called)
-    writes = DirectoryWrites(
-        DirectoryStore(worked, directory_log, Outbox(worked, SCHEMA)), InboxServiceStub(inbox), relay.wake
-    )
+    audiences = Audiences(keeper, SystemClock())
+    directory = DirectoryStore(worked, directory_log, Outbox(worked, SCHEMA))
+    wall = InboxWall(directory, InboxServiceStub(inbox))
+    follower = WallFollower(directory, audiences, wall, settings.team_retry_s)
+    writes = DirectoryWrites(directory, wall, relay.wake)
 
     health = HealthMonitor(
         [
@@ -84,7 +88,7 @@ async def start(settings: Settings) -> RunningPreferences:
     )
     server.add(
         add_AudienceServiceServicer_to_server,
-        audience_servicer.AudienceServicer(Audiences(keeper, SystemClock())),
+        audience_servicer.AudienceServicer(audiences),
         audience_servicer.RIGHTS,
     )
     failpoints.check_declared()
@@ -92,11 +96,12 @@ async def start(settings: Settings) -> RunningPreferences:
     background = (
         asyncio.create_task(keeper.run(), name="index_keeper"),
         asyncio.create_task(relay.run(), name="outbox_relay"),
+        asyncio.create_task(follower.run(), name="wall_follower"),
     )
     steps = (
         server.leave(),
         server.finish_calls(),
-        DrainStep("finish_loops", lambda: _finish(keeper, relay, background)),
+        DrainStep("finish_loops", lambda: _finish((keeper.stop, relay.stop, follower.stop), background)),
         DrainStep("drain_nats", nats.drain),
         DrainStep("close_channels", inbox.close),
         DrainStep("close_pools", lambda: asyncio.gather(called.close(), worked.close())),
@@ -112,11 +117,9 @@ async def main() -> int:
     return await run_until_signal(running.steps, running.background)
 
 
-async def _finish(
-    keeper: IndexKeeper, relay: OutboxRelay, background: tuple[asyncio.Task[None], ...]
-) -> None:
-    keeper.stop()
-    relay.stop()
+async def _finish(stops: Iterable[Callable[[], None]], background: tuple[asyncio.Task[None], ...]) -> None:
+    for stop in stops:
+        stop()
     await asyncio.wait(background)
 
 

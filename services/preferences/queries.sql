@@ -203,6 +203,23 @@ SELECT team_version
 FROM weddings
 WHERE wedding_id = $1;
 
+-- name: find_unsettled_teams
+-- Teams that the inbox was told of a while ago and has not confirmed, or could not be told of; few enough for one turn.
+-- Each arm goes by the index of its state, which leaves out all that has ended.
+(
+    SELECT key
+    FROM outbox
+    WHERE state = 'published' AND created_at < clock_timestamp() - make_interval(secs => $1::float8)
+    LIMIT 100
+)
+UNION ALL
+(
+    SELECT key
+    FROM outbox
+    WHERE state = 'pending' AND created_at < clock_timestamp() - make_interval(secs => $1::float8)
+    LIMIT 100
+);
+
 -- name: replace_team
 -- The whole team at once: who is not named leaves, who is joins.
 WITH removed AS (

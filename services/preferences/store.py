@@ -190,17 +190,38 @@ class DirectoryStore:
         await failpoint("preferences.team.after_commit")
         return TeamWritten(members, version, added, removed)
 
+    async def unsettled_teams(self, older_than_s: float) -> list[tuple[UUID, int]]:
+        """Weddings with the versions of their teams that were set longer ago, and that the inbox has not confirmed."""
+        rows = await self._database.fetch(_QUERIES["find_unsettled_teams"], older_than_s)
+        keys = (row["key"].split(":") for row in rows)
+        return [(UUID(wedding_id), int(version)) for wedding_id, version in keys]
+
+    async def settle_team(self, wedding_id: UUID, version: int) -> None:
+        """The inbox has confirmed this version of a team."""
+        await self._outbox.settle(self._database, _team_key(wedding_id, version))
+
     async def _tell_team(self, transaction: Transaction, wedding_id: UUID) -> int:
         """Raise the version of a team that has changed, and tell everybody who follows; the version."""
         version = int(await transaction.fetchval(_QUERIES["raise_team_version"], wedding_id))
         payload = DirectoryChanged(wedding_id=str(wedding_id), team_version=version).SerializeToString()
-        await self._outbox.add(transaction, OutboxEntry(subjects.DIRECTORY_CHANGED, payload, _TEAM_RANK))
+        entry = OutboxEntry(
+            subjects.DIRECTORY_CHANGED,
+            payload,
+            _TEAM_RANK,
+            key=_team_key(wedding_id, version),
+            settle="report",
+        )
+        await self._outbox.add(transaction, entry)
         await self._append(transaction, [weddings_changed(ChangeKind.TEAM, [wedding_id])])
         return version
 
     async def _append(self, transaction: Transaction, entries: Sequence[Entry]) -> int:
         """Add to the log, last in the transaction; where it ends, also when there is nothing to add."""
         return await self._log.append_many(transaction, entries)
+
+
+def _team_key(wedding_id: UUID, version: int) -> str:
+    return f"{wedding_id}:{version}"
 
 
 async def _find_numbers(database: Queryable, user_ids: Collection[UUID]) -> dict[UUID, int]:

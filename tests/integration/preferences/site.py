@@ -275,6 +275,7 @@ def environment(
         "PREFERENCES_NATS_PASSWORD": access.passwords.get("preferences", ""),
         "PREFERENCES_DRAIN_PAUSE_S": "0",
         "PREFERENCES_DRAIN_FINISH_S": "1",
+        "PREFERENCES_TEAM_RETRY_S": "0.2",
         "NATS_URL": access.url,
         "AUTH_JWKS": str(mint.jwks),
         "AUTH_ISSUER": ISSUER,

@@ -230,6 +230,20 @@ async def test_a_team_stands_when_the_inbox_is_out_of_reach(site: Site) -> None:
     assert (await site.set_team(wedding_id, person)).inbox_applied
 
 
+async def test_an_inbox_that_is_back_is_told_of_the_last_team(site: Site) -> None:
+    """Nobody has to set a team again: the inbox has it as it is now, although every message about it may be lost."""
+    person = await site.someone()
+    wedding_id = await site.wedding()
+    site.inbox.is_down = True
+    await site.set_team(wedding_id, person)
+    await site.set_team(wedding_id)
+    await site.set_team(wedding_id, person)
+    assert wedding_id not in site.inbox.teams
+    site.inbox.is_down = False
+    await until(lambda: wedding_id in site.inbox.teams)
+    assert site.inbox.teams[wedding_id].version == 3
+
+
 async def test_unknown_users_of_a_team_are_named(site: Site) -> None:
     """Nothing is changed, and each is told by its place."""
     person = await site.someone()
@@ -268,8 +282,11 @@ async def test_a_change_of_a_team_is_published(site: Site, streams: NatsAccess) 
     nats = await messaging.connect(settings)
     worker = PullWorker(nats, INBOX_DIRECTORY, hear, bury=bury)
     running = asyncio.create_task(worker.run())
+    # One that answers has nothing left to be told.
+    site.inbox.is_down = True
     wedding_id = await site.wedding(await site.someone())
     await site.set_team(wedding_id)
+    site.inbox.is_down = False
     await until(lambda: [each.team_version for each in heard if each.wedding_id == wedding_id] == [1, 2])
     await worker.stop()
     await running

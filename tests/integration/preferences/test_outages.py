@@ -70,8 +70,9 @@ async def test_without_its_database_it_says_so_and_comes_back(site: Site, postgr
     assert (await site.count(roles=[person.entry.role])).targeted == 1
 
 
-async def test_without_nats_teams_are_set_and_told_later(site: Site, nats_relay: Relay) -> None:
-    """The service goes on serving; what it has to tell waits in the outbox until NATS is back."""
+async def test_without_nats_and_inbox_teams_are_set_and_told_later(site: Site, nats_relay: Relay) -> None:
+    """The service goes on serving; what it has to tell waits until the inbox has confirmed it, whatever NATS does."""
+    site.inbox.is_down = True
     await nats_relay.cut()
     await until_equal(NOT_SERVING, lambda: _health(site, "nats"))
     assert await _health(site, SERVICE) == SERVING
@@ -84,5 +85,8 @@ async def test_without_nats_teams_are_set_and_told_later(site: Site, nats_relay:
         return await site.admin.fetchval(waiting, wedding_id.encode())
 
     assert await untold() == 1
-    await nats_relay.mend()
+    site.inbox.is_down = False
     await until_equal(0, untold)
+    assert site.inbox.teams[wedding_id].version == 1
+    await nats_relay.mend()
+    await until_equal(SERVING, lambda: _health(site, "nats"))
