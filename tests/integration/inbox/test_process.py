@@ -127,7 +127,9 @@ async def test_processes_share_a_port_and_every_stream(site: Processes) -> None:
         assert (await call.read()).event.unread_count.unread_count == 0
         await channel.close()
     for number in range(2):
-        assert "InboxService/WatchInbox" in (site.folder / f"inbox-{number}.log").read_text()
+        log = site.folder / f"inbox-{number}.log"
+        # The line of a stream is written when its process has seen its end.
+        await until(lambda: "InboxService/WatchInbox" in log.read_text())  # noqa: B023
 
 
 async def test_it_ends_when_asked_and_streams_go_on_elsewhere(site: Processes) -> None:
