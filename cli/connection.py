@@ -6,7 +6,6 @@ from typing import Self, TypeVar
 
 import grpc
 from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
-from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.preferences_pb2_grpc import PreferencesServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
@@ -57,10 +56,6 @@ class Connection:
     @property
     def directory(self) -> DirectoryServiceStub:
         return DirectoryServiceStub(self._channel("preferences"))
-
-    @property
-    def dispatcher(self) -> DispatcherServiceStub:
-        return DispatcherServiceStub(self._channel("dispatcher"))
 
     def _channel(self, service: str) -> grpc.aio.Channel:
         if service not in self._channels:
