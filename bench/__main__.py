@@ -1,30 +1,52 @@
-"""`python -m bench [scenario …]`: measures, prints tables, and keeps them in bench/results. FULL=1 runs longer."""
+"""`python -m bench [scenario …]`: measures, prints tables, and keeps them in bench/results. FULL=1 runs longer.
+
+Ends with 1 when a promise was not kept.
+"""
 
 import argparse
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from rich.console import Console
 
 from bench import delivery
+from bench.report import Result, show, write
 
-SCENARIOS: dict[str, Callable[[bool, Console], Awaitable[None]]] = {delivery.SCENARIO: delivery.run}
+Scenario = Callable[[bool, Console], Awaitable[Result]]
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "delivery": delivery.run,
+}
 
 
-def main() -> None:
-    """Runs the scenarios named, or all."""
+def main() -> int:
+    """Runs the scenarios named, or all; the exit code."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help=", ".join(SCENARIOS))
+    parser.add_argument("scenario", nargs="*", help=f"{', '.join(SCENARIOS)}; all when none is named")
     chosen = parser.parse_args().scenario or list(SCENARIOS)
-    console = Console(highlight=False)
-    for name in chosen:
-        asyncio.run(_run(SCENARIOS[name], console))
+    if unknown := [name for name in chosen if name not in SCENARIOS]:
+        parser.error(f"there is no scenario {', '.join(unknown)}: name any of {', '.join(SCENARIOS)}")
+    console, full = Console(highlight=False), os.environ.get("FULL") == "1"
+    results = [_run(SCENARIOS[name], full, console) for name in chosen]
+    broken = [bound for result in results for bound in result.bounds if not bound.is_met]
+    if broken:
+        console.print(f"{len(broken)} promises were not kept:")
+    for bound in broken:
+        console.print(f"  {bound}")
+    return int(bool(broken))
 
 
-async def _run(scenario: Callable[[bool, Console], Awaitable[None]], console: Console) -> None:
-    await scenario(os.environ.get("FULL") == "1", console)
+def _run(scenario: Scenario, full: bool, console: Console) -> Result:
+    async def measured() -> Result:
+        return await scenario(full, console)
+
+    result = asyncio.run(measured())
+    show(result, console)
+    console.print(f"kept in {write(result).name}\n")
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Send accepted → durable in every recipient's inbox, beside the same work as one row per recipient, interleaved."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -15,11 +16,9 @@ from wedsync.broadcast.v1.sender_pb2 import SendBroadcastRequest
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from bench.population import Audience, prepare
-from bench.report import Row, show, summarize, write
+from bench.report import Bound, Result, Row, summarize
+from bench.site import Metadata, administrator, service, started
 from shared.queries import load
-from stack.background import BackgroundStack
-from stack.state import StateFolder
-from stack.tokens import TokenMint
 
 SCENARIO = "delivery"
 RECIPIENTS = 1_000_000
@@ -45,12 +44,10 @@ class Samples:
 class Delivery:
     """The scenario on a running stack."""
 
-    def __init__(
-        self, stack: BackgroundStack, connection: asyncpg.Connection, sender: SenderServiceStub
-    ) -> None:
+    def __init__(self, connection: asyncpg.Connection, sender: SenderServiceStub, metadata: Metadata) -> None:
         self._connection = connection
         self._sender = sender
-        self._metadata = (("authorization", f"Bearer {stack.environment['BROADCAST_TOKEN']}"),)
+        self._metadata = metadata
 
     async def ours(self, audience: Audience, samples: Samples) -> None:
         """One broadcast, until the last inbox has it."""
@@ -99,11 +96,9 @@ class Delivery:
         await self._connection.execute(_QUERIES["clean_rows"], timeout=DEADLINE_S)
 
 
-async def run(full: bool, console: Console) -> None:
-    """Starts a stack with a million recipients, measures, prints the table and keeps it."""
-    with console.status("starting a stack with a million recipients"):
-        stack = BackgroundStack(RECIPIENTS, ready_timeout_s=300)
-    with stack:
+async def run(full: bool, console: Console) -> Result:
+    """Starts a stack with a million recipients and measures."""
+    with started(RECIPIENTS, console) as stack:
         connection = await asyncpg.connect(stack.environment["DATABASE_URL"])
         async with (
             grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as sender,
@@ -111,24 +106,45 @@ async def run(full: bool, console: Console) -> None:
         ):
             with console.status("preparing audiences and the table of rows"):
                 await _make_rows(connection)
-                audiences = await prepare(DirectoryServiceStub(directory), _writer(stack.state), RECIPIENTS)
+                writer = service(stack, ["directory.write", "directory.admin"])
+                audiences = await prepare(DirectoryServiceStub(directory), writer, RECIPIENTS)
                 await _resolve_members(connection, audiences)
             samples = await _measure(
-                Delivery(stack, connection, SenderServiceStub(sender)), audiences, full, console
+                Delivery(connection, SenderServiceStub(sender), administrator(stack)),
+                audiences,
+                full,
+                console,
             )
         await connection.close()
-    rows = [
-        Row(
-            audience.name,
-            summarize(each.durable),
-            summarize(each.rows),
-            {"send_ms_median": summarize(each.send).median},
-        )
-        for audience, each in zip(audiences, samples, strict=True)
+    rows = [_row(audience, each) for audience, each in zip(audiences, samples, strict=True)]
+    return Result(
+        scenario=SCENARIO,
+        title="Send accepted → durable in every inbox",
+        rows=rows,
+        bounds=_bounds({row.case: row for row in rows}),
+        baseline="rows",
+        settings={"recipients": RECIPIENTS, "full": full, "priority": "high"},
+    )
+
+
+def _row(audience: Audience, samples: Samples) -> Row:
+    facts = {"send p50": summarize(samples.send).median}
+    return Row(audience.name, summarize(samples.durable), summarize(samples.rows), facts)
+
+
+def _bounds(rows: Mapping[str, Row]) -> list[Bound]:
+    bounds = []
+    for case in ("10,000 dense", "10,000 scattered"):
+        bounds += [
+            Bound(f"{case} p50", rows[case].ours.median, 30.0),
+            Bound(f"{case} p99", rows[case].ours.p99, 100.0),
+        ]
+    everyone = rows["1,000,000"]
+    return [
+        *bounds,
+        Bound("1,000,000 p50", everyone.ours.median, 1_000.0),
+        Bound("1,000,000 beside rows", everyone.ratio or 0.0, 20.0, "times faster", is_least=True),
     ]
-    show("Send accepted → durable in every inbox, milliseconds", "rows", rows, console)
-    path = write(SCENARIO, rows, {"recipients": RECIPIENTS, "full": full, "priority": "high"})
-    console.print(f"kept in {path.name}")
 
 
 async def _measure(
@@ -171,8 +187,3 @@ async def _resolve_members(connection: asyncpg.Connection, audiences: list[Audie
             timeout=DEADLINE_S,
         )
     await connection.execute(_QUERIES["analyze_members"])
-
-
-def _writer(state: StateFolder) -> tuple[tuple[str, str], ...]:
-    token = TokenMint.existing(state.keys).mint_service_token("bench", ["directory.write", "directory.admin"])
-    return (("authorization", f"Bearer {token}"),)

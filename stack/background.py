@@ -6,7 +6,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,14 +26,23 @@ class BackgroundStack:
     """A stack in a folder of its own that is gone afterwards. Enter it to start it and to wait until it serves."""
 
     def __init__(
-        self, recipients: int, *, settings: Mapping[str, str] | None = None, ready_timeout_s: float = 120.0
+        self,
+        recipients: int,
+        *,
+        settings: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
+        ready_timeout_s: float = 120.0,
     ) -> None:
-        """`settings` are environment variables for all its processes; the loading of `recipients` counts as start."""
+        """`settings` are environment variables for all its processes, `arguments` go to `stack run`.
+
+        The loading of `recipients` counts as start.
+        """
         # Not below the caller's temporary folder, which the user that Postgres runs as might not enter.
         self._folder = Path(tempfile.mkdtemp(prefix="wedsync-stack-"))
         self._folder.chmod(0o711)
         self._recipients = recipients
         self._settings = dict(settings or {})
+        self._arguments = tuple(arguments)
         self._ready_timeout_s = ready_timeout_s
         self._running: RunningProgram | None = None
         self.environment: dict[str, str] = {}
@@ -53,7 +62,7 @@ class BackgroundStack:
         self._running = spawn(
             Program(
                 name="stack",
-                command=(sys.executable, "-m", "stack", "run", *options),
+                command=(sys.executable, "-m", "stack", "run", *options, *self._arguments),
                 environment={**os.environ, **self._settings},
                 folder=CHECKOUT,
                 log=self._folder / "output",

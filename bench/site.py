@@ -1,0 +1,50 @@
+"""Owns where a scenario is measured: a stack of its own, and an administrator's and a service's way in."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+
+from stack.background import BackgroundStack
+from stack.tokens import TokenMint
+
+Metadata = tuple[tuple[str, str], ...]
+READY_TIMEOUT_S: Final = 300.0
+
+
+@contextmanager
+def started(
+    recipients: int,
+    console: Console,
+    *,
+    settings: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+) -> Iterator[BackgroundStack]:
+    """A stack with so many people that is gone afterwards.
+
+    `settings` are variables for all its processes, `arguments` go to `stack run`, such as `--inbox-processes 2`.
+    """
+    stack = BackgroundStack(
+        recipients, settings=settings, arguments=arguments, ready_timeout_s=READY_TIMEOUT_S
+    )
+    with console.status(f"starting a stack with {recipients:,} recipients"):
+        stack.__enter__()
+    try:
+        yield stack
+    finally:
+        stack.stop()
+
+
+def administrator(stack: BackgroundStack) -> Metadata:
+    """The metadata of the demo administrator's calls."""
+    return _bearer(stack.environment["BROADCAST_TOKEN"])
+
+
+def service(stack: BackgroundStack, scopes: Sequence[str]) -> Metadata:
+    """The metadata of a service account named `bench` with these scopes."""
+    return _bearer(TokenMint.existing(stack.state.keys).mint_service_token("bench", list(scopes)))
+
+
+def _bearer(token: str) -> Metadata:
+    return (("authorization", f"Bearer {token}"),)
