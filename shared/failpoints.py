@@ -2,8 +2,9 @@
 
 A module declares its names once, `FAILPOINTS = declare("sender.send.before_commit")`, and awaits `failpoint(name)`
 there. `BROADCAST_FAILPOINTS="sender.send.before_commit=kill@3;inbox.merge.after_commit=delay:0.5"` arms them: `@3`
-means the third time only, otherwise it is each time. `BROADCAST_FAILPOINTS_LOG` names a file that gets a line for each
-that fired, before it acts.
+means the third time only, otherwise it is each time. `skip` leaves out the step that follows, where a place offers
+that. `BROADCAST_FAILPOINTS_LOG` names a file that gets a line for each that fired, before it acts;
+`BROADCAST_FAILPOINTS_DECLARED` names one that gets the names of all that a process has, once it is built.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 _ENTRY: Final = re.compile(
-    r"(?P<name>[a-z0-9_.]+)=(?P<action>kill|exit|error|delay|pause)(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<hit>[1-9]\d*))?"
+    r"(?P<name>[a-z0-9_.]+)=(?P<action>kill|exit|error|delay|pause|skip)(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<hit>[1-9]\d*))?"
 )
 EXIT_STATUS: Final = 86
 """What `exit` leaves the process with."""
@@ -71,7 +72,7 @@ def parse(text: str) -> dict[str, Fault]:
         match = _ENTRY.fullmatch(entry)
         if match is None or (match["seconds"] is None) == (match["action"] == "delay"):
             raise BadFailpoints(
-                f"{entry!r} is not name=kill|exit|error|pause|delay:SECONDS, with @HIT or without"
+                f"{entry!r} is not name=kill|exit|error|pause|skip|delay:SECONDS, with @HIT or without"
             )
         if match["name"] in faults:
             raise BadFailpoints(f"{match['name']} is armed twice")
@@ -90,6 +91,12 @@ _declared: set[str] = set()
 _plan: Plan | None = _from_environment()
 
 
+def read_environment() -> None:
+    """Arm what the environment says now: for a process that was forked from one with another environment."""
+    global _plan  # noqa: PLW0603  # the one switch that every failpoint looks at
+    _plan = _from_environment()
+
+
 def declare(*names: str) -> tuple[str, ...]:
     """Make these names known; answers them."""
     _declared.update(names)
@@ -98,25 +105,31 @@ def declare(*names: str) -> tuple[str, ...]:
 
 def check_declared() -> None:
     """Raise BadFailpoints when a name is armed that nobody declared: `main` calls it once everything is built."""
+    told = os.environ.get("BROADCAST_FAILPOINTS_DECLARED")
+    if told:
+        Path(told).write_text("".join(f"{name}\n" for name in sorted(_declared)), encoding="utf-8")
     unknown = sorted(set(_plan.faults) - _declared) if _plan else []
     if unknown:
         raise BadFailpoints(f"no module declares {', '.join(unknown)}")
 
 
-async def failpoint(name: str) -> None:
-    """Do here what is armed under `name`; nothing, at the cost of a call, when nothing is."""
+async def failpoint(name: str) -> bool:
+    """Do here what is armed under `name`; nothing, at the cost of a call, when nothing is.
+
+    True when the caller is to leave out the step that follows, as if it had been lost.
+    """
     if _plan is None:
-        return
+        return False
     if name not in _declared:
         raise BadFailpoints(f"no module declares {name}")
     fault = _plan.due(name)
     if fault is None:
-        return
+        return False
     _plan.record(name, fault)
-    await _act(name, fault)
+    return await _act(name, fault)
 
 
-async def _act(name: str, fault: Fault) -> None:
+async def _act(name: str, fault: Fault) -> bool:
     match fault.action:
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -126,8 +139,9 @@ async def _act(name: str, fault: Fault) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)  # as a stalled machine would; SIGCONT from outside ends it
         case "delay":
             await asyncio.sleep(fault.seconds)
-        case _:
+        case "error":
             raise FailpointError(f"failpoint {name}")
+    return fault.action == "skip"
 
 
 @contextmanager

@@ -39,11 +39,13 @@ _DONE: Final = "done"
 _RETRIED: Final = "retried"
 _BURIED: Final = "buried"
 _GIVEN_UP: Final = "given_up"
+_UNANSWERED: Final = "unanswered"
 _LEVELS: Final = {
     _DONE: logging.INFO,
     _RETRIED: logging.WARNING,
     _BURIED: logging.ERROR,
     _GIVEN_UP: logging.ERROR,
+    _UNANSWERED: logging.WARNING,
 }
 
 
@@ -162,14 +164,14 @@ class PullWorker:
         try:
             await failpoint(self._before_handle)
             await self._handle(delivery)
-            await failpoint(self._before_ack)
+            is_lost = await failpoint(self._before_ack)
         except DependencyUnavailable as error:
             return (_GIVEN_UP if delivery.is_last else _RETRIED), error
         except Exception as error:  # noqa: BLE001  # the defect of one message must not stop its neighbours
             if delivery.is_last or isinstance(error, Poison):
                 return await self._buried(delivery, error), error
             return _RETRIED, error
-        return _DONE, None
+        return _UNANSWERED if is_lost else _DONE, None
 
     async def _buried(self, delivery: Delivery, reason: Exception) -> str:
         try:
@@ -181,6 +183,8 @@ class PullWorker:
 
     async def _answer(self, message: Msg, delivery: Delivery, outcome: str) -> None:
         # An answer that is lost means that the message comes again, which handlers bear.
+        if outcome == _UNANSWERED:
+            return
         with suppress(NatsError, OSError, TimeoutError):
             if outcome == _RETRIED:
                 await message.nak(backoff_s(delivery.attempt, _RETRY_FIRST_S, _RETRY_CEILING_S))

@@ -28,6 +28,7 @@ _MINUTE_S: Final = 60.0
 _DAY_S: Final = 24 * 60 * _MINUTE_S
 _MIB: Final = 1024 * 1024
 _DUPLICATE_WINDOW_S: Final = 2 * _MINUTE_S
+"""How long a message id is remembered: a repetition after that is stored again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Stream:
     max_messages_per_subject: int
     max_bytes: int
     max_age_s: float
+    duplicate_window_s: float = _DUPLICATE_WINDOW_S
 
     def config(self, replicas: int) -> StreamConfig:
         """As JetStream takes it."""
@@ -54,7 +56,7 @@ class Stream:
             max_msgs_per_subject=self.max_messages_per_subject,
             max_bytes=self.max_bytes,
             max_age=self.max_age_s,
-            duplicate_window=_DUPLICATE_WINDOW_S,
+            duplicate_window=self.duplicate_window_s,
             num_replicas=replicas,
         )
 

@@ -6,7 +6,10 @@ from nats.aio.msg import Msg
 from wedsync.broadcast.v1.events_pb2 import LiveWake
 
 from shared import subjects
+from shared.failpoints import declare, failpoint
 from shared.messaging import Messaging, Subscription
+
+(BEFORE_WAKE,) = declare("inbox.wake.before")
 
 
 class Waking:
@@ -28,6 +31,8 @@ class Waking:
     async def announce(self, position: int = 0) -> None:
         """The log has grown to this position, or to one that is not known."""
         self.wake.set()
+        if await failpoint(BEFORE_WAKE):
+            return
         await self._messaging.hint(subjects.LIVE_INBOX, LiveWake(position=position).SerializeToString())
 
     async def _receive(self, message: Msg) -> None:

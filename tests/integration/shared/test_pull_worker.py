@@ -176,11 +176,12 @@ async def test_long_work_is_not_given_to_anyone_else(fresh: NatsSite, sender: Me
     assert desk.seen == [("a", 1)]
 
 
+@pytest.mark.parametrize("way", ["error", "skip"])
 async def test_an_acknowledgement_that_was_not_sent_means_again(
-    fresh: NatsSite, sender: Messaging, desk: Desk
+    fresh: NatsSite, sender: Messaging, desk: Desk, way: str
 ) -> None:
-    """Between commit and acknowledgement a crash repeats the message, and does not lose it."""
-    with armed("test_fast.worker.before_ack=error@1") as plan:
+    """Between commit and acknowledgement a crash, or an answer that is lost, repeats the message and loses nothing."""
+    with armed(f"test_fast.worker.before_ack={way}@1") as plan:
         await sender.publish("test.fast", b"a", "a")
         await until_equal(0, fresh.stored)
         assert plan.hits["test_fast.worker.before_ack"] == 2

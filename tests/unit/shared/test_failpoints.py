@@ -15,9 +15,11 @@ from shared.failpoints import (
     FailpointError,
     Fault,
     armed,
+    check_declared,
     declare,
     failpoint,
     parse,
+    read_environment,
 )
 
 ONE, TWO = declare("test.one", "test.two")
@@ -71,6 +73,31 @@ async def test_a_delay_delays() -> None:
     with armed("test.one=delay:0.05"):
         await failpoint(ONE)
     assert time.monotonic() - started >= 0.05
+
+
+async def test_a_step_can_be_left_out() -> None:
+    """`skip` tells the caller, on its hit only, to go on as if the step that follows had been lost."""
+    assert await failpoint(ONE) is False
+    with armed("test.one=skip@2"):
+        assert [await failpoint(ONE) for _ in range(3)] == [False, True, False]
+
+
+async def test_a_forked_process_is_armed_by_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read at import is another environment's: reading again arms what this one says."""
+    monkeypatch.setenv("BROADCAST_FAILPOINTS", "test.one=error")
+    with armed("test.two=error"):
+        read_environment()
+        with pytest.raises(FailpointError, match=r"test\.one"):
+            await failpoint(ONE)
+        await failpoint(TWO)
+
+
+def test_a_process_tells_what_it_has_declared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever wants every failpoint to fire can read which there are."""
+    told = tmp_path / "declared"
+    monkeypatch.setenv("BROADCAST_FAILPOINTS_DECLARED", str(told))
+    check_declared()
+    assert {ONE, TWO} <= set(told.read_text(encoding="utf-8").split())
 
 
 async def test_a_name_that_nobody_declared_is_an_error() -> None:
