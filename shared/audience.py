@@ -15,6 +15,9 @@ BLOCK_BYTES: Final = BLOCK_SIZE // 8
 CHUNK_BLOCKS: Final = 16
 """Blocks in a chunk at most: what one transaction handles without holding a loop or a lock for more than a few ms."""
 
+CHUNK_MEMBERS: Final = CHUNK_BLOCKS * BLOCK_SIZE
+"""Recipients in a chunk at most."""
+
 DENSE_THRESHOLD: Final = 8
 """Recipients from which a block is stored as bits; below it a row each is cheaper."""
 

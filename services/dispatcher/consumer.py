@@ -10,7 +10,7 @@ import structlog
 from services.dispatcher.domain import DispatchState, Priority
 from services.dispatcher.figures import DEAD_LETTERS, REPORTS, tell_closed
 from services.dispatcher.lanes import Lane
-from services.dispatcher.messages import BrokenMessage, due_broadcast, report
+from services.dispatcher.messages import BrokenMessage, due_broadcast, reports
 from services.dispatcher.neighbours import OrderRefused, UnknownOrder, UnresolvableAudience
 from services.dispatcher.planner import Planner
 from services.dispatcher.store import DispatchStore
@@ -111,25 +111,30 @@ class ReportConsumer:
         self._applying: asyncio.Task[None] | None = None
 
     async def handle(self, delivery: Delivery) -> None:
-        """Return once the report is committed."""
+        """Return once all that a message reports is committed."""
         try:
-            said = report(delivery.payload)
+            said = reports(delivery.payload)
         except BrokenMessage as error:
             raise Poison("BROKEN_MESSAGE") from error
-        settled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiting.append((said, settled))
-        if self._applying is None:
-            self._applying = asyncio.create_task(self._apply_waiting())
-        verdict = await settled
-        REPORTS.labels(verdict).inc()
-        if verdict in ("unknown", "size"):
-            await self._bury_report(said, verdict)
+        verdicts = await asyncio.gather(*map(self._ask, said))
+        for each, verdict in zip(said, verdicts, strict=True):
+            REPORTS.labels(verdict).inc()
+            if verdict in ("unknown", "size"):
+                await self._bury_report(each, verdict)
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Put a message aside that is no report."""
         cause = reason if reason == "BROKEN_MESSAGE" else "DEFECT"
         DEAD_LETTERS.labels(cause).inc()
         await self._store.bury(delivery.subject, None, None, cause)
+
+    def _ask(self, said: Report) -> "asyncio.Future[str]":
+        """What becomes of a report, once its group is committed."""
+        settled: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting.append((said, settled))
+        if self._applying is None:
+            self._applying = asyncio.create_task(self._apply_waiting())
+        return settled
 
     async def _apply_waiting(self) -> None:
         try:

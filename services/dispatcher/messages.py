@@ -63,10 +63,16 @@ def due_broadcast(payload: bytes) -> tuple[UUID, int]:
     return _uuid(message.broadcast_id), message.epoch
 
 
-def report(payload: bytes) -> Report:
-    """The inbox's word on a chunk. Raises BrokenMessage."""
-    message = events_pb2.DeliveryReport()
+def reports(payload: bytes) -> list[Report]:
+    """The inbox's word on chunks that it got in one message. Raises BrokenMessage."""
+    message = events_pb2.DeliveryReports()
     _parse(message, payload)
+    if not message.reports:
+        raise BrokenMessage("a report speaks of no chunk")
+    return [_report(each) for each in message.reports]
+
+
+def _report(message: events_pb2.DeliveryReport) -> Report:
     if message.outcome not in (events_pb2.REPORT_OUTCOME_MERGED, events_pb2.REPORT_OUTCOME_STOPPED):
         raise BrokenMessage("a report has no outcome that is known")
     if message.chunk < 0 or message.size < 0:
@@ -75,14 +81,19 @@ def report(payload: bytes) -> Report:
     return Report(_uuid(message.broadcast_id), message.chunk, message.size, is_merged)
 
 
-def delivery_payload(chunk: LeasedChunk) -> bytes:
-    """A chunk as the inbox reads it."""
-    return events_pb2.InboxDelivery(
-        broadcast_id=str(chunk.broadcast_id),
-        chunk=chunk.chunk,
-        epoch=chunk.epoch,
-        kind=_KINDS[chunk.kind],
-        members=chunk.members,
+def delivery_payload(chunks: Iterable[LeasedChunk]) -> bytes:
+    """Chunks of one broadcast as the inbox reads them."""
+    return events_pb2.InboxDeliveries(
+        deliveries=(
+            events_pb2.InboxDelivery(
+                broadcast_id=str(chunk.broadcast_id),
+                chunk=chunk.chunk,
+                epoch=chunk.epoch,
+                kind=_KINDS[chunk.kind],
+                members=chunk.members,
+            )
+            for chunk in chunks
+        )
     ).SerializeToString()
 
 
@@ -197,7 +208,7 @@ def _timestamp(moment: datetime) -> Timestamp:
     return message
 
 
-def _parse(message: events_pb2.BroadcastDue | events_pb2.DeliveryReport, payload: bytes) -> None:
+def _parse(message: events_pb2.BroadcastDue | events_pb2.DeliveryReports, payload: bytes) -> None:
     try:
         message.ParseFromString(payload)
     except DecodeError as error:

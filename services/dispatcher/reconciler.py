@@ -66,7 +66,7 @@ class Reconciler:
                     chunk=chunk.chunk,
                     epoch=chunk.epoch,
                 )
-            await self._courier.send(chunks)
+            await self._courier.send_apart(chunks)
             if len(chunks) < _BATCH:
                 break
 

@@ -6,10 +6,10 @@ from uuid import UUID
 import structlog
 from google.protobuf.message import DecodeError
 from prometheus_client import Counter
-from wedsync.broadcast.v1.events_pb2 import DirectoryChanged, InboxDelivery
+from wedsync.broadcast.v1.events_pb2 import DirectoryChanged, InboxDeliveries
 
 from services.inbox.merging import Merging
-from services.inbox.messages import BrokenMessage, chunk_of, report_of
+from services.inbox.messages import BrokenMessage, chunks_of, reports_of
 from services.inbox.teams import Teams
 from shared import subjects
 from shared.failpoints import declare, failpoint
@@ -26,7 +26,7 @@ declare("inbox.report.before", "inbox.report.after")
 
 
 class DeliveryConsumer:
-    """Merges the chunks of one lane, and reports each."""
+    """Merges the chunks of one lane, and reports those of a message together."""
 
     def __init__(self, lane: str, merging: Merging, publisher: Publisher) -> None:
         self._lane = lane
@@ -34,20 +34,22 @@ class DeliveryConsumer:
         self._publisher = publisher
 
     async def handle(self, delivery: Delivery) -> None:
-        """Return once the chunk is merged, or refused for good, and that is reported."""
+        """Return once each chunk is merged, or refused for good, and that is reported."""
         try:
-            message = InboxDelivery.FromString(delivery.payload)
-            chunk = chunk_of(message)
+            message = InboxDeliveries.FromString(delivery.payload)
+            chunks = chunks_of(message)
         except (DecodeError, BrokenMessage) as error:
             raise Poison("BROKEN_MESSAGE") from error
-        merge = await self._merging.merge(chunk)
-        CHUNKS.labels(self._lane, "merged" if merge.is_merged else "stopped").inc()
+        merges = await self._merging.merge(chunks[0].broadcast_id, chunks)
+        for merge in merges:
+            CHUNKS.labels(self._lane, "merged" if merge.is_merged else "stopped").inc()
+        first = message.deliveries[0]
         await failpoint("inbox.report.before")
-        # Reported before it is acknowledged: a report that is lost is sent again with the chunk.
+        # Reported before it is acknowledged: a report that is lost is sent again with the chunks.
         await self._publisher.publish(
             subjects.DELIVERY_REPORT,
-            report_of(message, chunk, merge).SerializeToString(),
-            f"{message.broadcast_id}:{message.chunk}:{message.epoch}",
+            reports_of(message, chunks, merges).SerializeToString(),
+            f"{first.broadcast_id}:{first.chunk}:{first.epoch}",
         )
         await failpoint("inbox.report.after")
 

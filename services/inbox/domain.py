@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from shared.audience import CHUNK_BLOCKS, Audience
+from shared.audience import CHUNK_BLOCKS, CHUNK_MEMBERS, Audience
 from shared.errors import InvalidCursor, InvalidPageToken
 
 EVERYBODY: Final = UUID(int=0)
@@ -209,6 +209,11 @@ class Team:
 def fits_a_chunk(members: Audience) -> bool:
     """Whether this is no more than one transaction may take."""
     return len(list(members.chunks(CHUNK_BLOCKS))) <= 1
+
+
+def fits_an_alert(members: Audience) -> bool:
+    """The same for an alert, which fills no blocks, wherever its people are."""
+    return len(members) <= CHUNK_MEMBERS
 
 
 def fold_words(text: str) -> list[str]:

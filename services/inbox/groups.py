@@ -30,6 +30,18 @@ class Group(Generic[_Asked, _Answer]):
             self._committing = asyncio.create_task(self._commit_waiting())
         return await answer
 
+    async def ask_all(self, asked: Sequence[_Asked]) -> list[_Answer]:
+        """The answers to all of these, which are committed together as far as a group takes them.
+
+        Raises what the commit raised for one of them.
+        """
+        loop = asyncio.get_running_loop()
+        answers: list[asyncio.Future[_Answer]] = [loop.create_future() for _ in asked]
+        self._waiting += zip(asked, answers, strict=True)
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_waiting())
+        return await asyncio.gather(*answers)
+
     async def _commit_waiting(self) -> None:
         try:
             while self._waiting:

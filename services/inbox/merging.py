@@ -1,14 +1,16 @@
 """Owns merging chunks into inboxes: groups of them in one transaction, each of them once for good."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from services.inbox.contents import Contents
 from services.inbox.domain import Chunk, Content, Merge
 from services.inbox.groups import Group, apart
 from services.inbox.waking import Waking
-from services.inbox.work_store import ContentMissing, WorkStore
+from services.inbox.work_store import ChunkRows, ContentMissing, WorkStore
 from shared.errors import DependencyUnavailable
 from shared.failpoints import declare, failpoint
 
@@ -20,7 +22,7 @@ declare("inbox.merge.before_commit", "inbox.merge.after_commit")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    chunk: Chunk
+    rows: ChunkRows
     content: Content | None
 
 
@@ -33,13 +35,13 @@ class Merging:
         self._waking = waking
         self._group: Group[_Asked, Merge] = Group(self._commit, _LARGEST_GROUP)
 
-    async def merge(self, chunk: Chunk) -> Merge:
-        """Return once the chunk is in everybody's inbox, by this merge or an earlier one, or is refused for good."""
-        content = await self._contents.unkept(chunk.broadcast_id)
+    async def merge(self, broadcast_id: UUID, chunks: Sequence[Chunk]) -> list[Merge]:
+        """Return once each chunk is in its people's inboxes, by this merge or an earlier one, or refused for good."""
+        content, rows = await asyncio.gather(self._contents.unkept(broadcast_id), _cut(chunks))
         try:
-            return await self._group.ask(_Asked(chunk, content))
+            return await self._group.ask_all([_Asked(each, content) for each in rows])
         except ContentMissing as error:
-            self._contents.forget(chunk.broadcast_id)
+            self._contents.forget(broadcast_id)
             raise DependencyUnavailable("The content was not kept; it is fetched again.") from error
 
     async def _commit(self, group: Sequence[_Asked]) -> list[Merge]:
@@ -51,15 +53,14 @@ class Merging:
 
     async def _merge_round(self, group: Sequence[_Asked]) -> list[Merge]:
         contents = {asked.content.broadcast_id: asked.content for asked in group if asked.content is not None}
-        chunks = [asked.chunk for asked in group]
         await failpoint("inbox.merge.before_commit")
-        merges = await self._store.merge(chunks, contents.values())
+        merges = await self._store.merge([asked.rows for asked in group], contents.values())
         await failpoint("inbox.merge.after_commit")
         for broadcast_id in contents:
             self._contents.note_kept(broadcast_id)
         settled = [
-            merge if merge is not None else await self._merge_rest(chunk)
-            for chunk, merge in zip(chunks, merges, strict=True)
+            merge if merge is not None else await self._merge_rest(asked.rows.chunk)
+            for asked, merge in zip(group, merges, strict=True)
         ]
         await self._waking.announce(max(merge.position for merge in settled))
         return settled
@@ -69,12 +70,21 @@ class Merging:
         while True:
             present = await self._store.find_members(chunk.broadcast_id, within=chunk.members)
             rest = Chunk(chunk.broadcast_id, chunk.number, chunk.kind, chunk.members - present)
-            merge = (await self._store.merge([rest], ()))[0]
+            merge = (await self._store.merge([ChunkRows.of(rest)], ()))[0]
             if merge is not None:
                 return merge
 
 
+async def _cut(chunks: Sequence[Chunk]) -> list[ChunkRows]:
+    """Chunks as rows, while what they say is fetched: each takes a moment, and others have their turn in between."""
+    rows = []
+    for chunk in chunks:
+        rows.append(ChunkRows.of(chunk))
+        await asyncio.sleep(0)
+    return rows
+
+
 def _clash(one: _Asked, other: _Asked) -> bool:
     """Whether two chunks cannot be merged in the same breath."""
-    a, b = one.chunk, other.chunk
+    a, b = one.rows.chunk, other.rows.chunk
     return a.broadcast_id == b.broadcast_id and (a.number == b.number or not a.members.isdisjoint(b.members))

@@ -22,6 +22,7 @@ from services.inbox.domain import (
     ReceiptAction,
     Wedding,
     fits_a_chunk,
+    fits_an_alert,
 )
 from shared.audience import Audience, BrokenAudience
 
@@ -29,6 +30,7 @@ _KINDS: Final = {events_pb2.ArrivalKind.Value(f"ARRIVAL_KIND_{each.name}"): each
 _ACTIONS: Final = {
     common_pb2.ReceiptAction.Value(f"RECEIPT_ACTION_{each.name}"): each for each in ReceiptAction
 }
+_MOST_CHUNKS: Final = 64
 
 
 class BrokenMessage(ValueError):
@@ -57,20 +59,41 @@ def action_of(number: common_pb2.ReceiptAction.ValueType) -> ReceiptAction:
     return _ACTIONS[number]
 
 
-def chunk_of(delivery: events_pb2.InboxDelivery) -> Chunk:
-    """A chunk on its way into inboxes. Raises BrokenMessage."""
+def chunks_of(message: events_pb2.InboxDeliveries) -> list[Chunk]:
+    """Chunks of one broadcast on their way into inboxes. Raises BrokenMessage."""
+    chunks = [_chunk_of(delivery) for delivery in message.deliveries]
+    if not 1 <= len(chunks) <= _MOST_CHUNKS:
+        raise BrokenMessage("A message has one chunk in it at least, and takes no more than 64.")
+    if len({chunk.broadcast_id for chunk in chunks}) > 1 or len({chunk.number for chunk in chunks}) < len(
+        chunks
+    ):
+        raise BrokenMessage("The chunks of a message are of one broadcast, each another one.")
+    return chunks
+
+
+def _chunk_of(delivery: events_pb2.InboxDelivery) -> Chunk:
     try:
         members = Audience.from_bytes(delivery.members)
         chunk = Chunk(UUID(delivery.broadcast_id), delivery.chunk, _KINDS[delivery.kind], members)
     except (ValueError, BrokenAudience, KeyError) as error:
         raise BrokenMessage("This is not a chunk.") from error
-    if delivery.chunk < 0 or not members or not fits_a_chunk(members):
+    if delivery.chunk < 0 or not members or not _fits(chunk):
         raise BrokenMessage("A chunk has somebody in it and takes no more than 16 blocks.")
     return chunk
 
 
-def report_of(delivery: events_pb2.InboxDelivery, chunk: Chunk, merge: Merge) -> events_pb2.DeliveryReport:
-    """What became of a chunk as it was sent this time."""
+def _fits(chunk: Chunk) -> bool:
+    return fits_an_alert(chunk.members) if chunk.kind is ArrivalKind.ALERT else fits_a_chunk(chunk.members)
+
+
+def reports_of(
+    message: events_pb2.InboxDeliveries, chunks: Iterable[Chunk], merges: Iterable[Merge]
+) -> events_pb2.DeliveryReports:
+    """What became of chunks as they were sent this time."""
+    return events_pb2.DeliveryReports(reports=map(_report_of, message.deliveries, chunks, merges))
+
+
+def _report_of(delivery: events_pb2.InboxDelivery, chunk: Chunk, merge: Merge) -> events_pb2.DeliveryReport:
     report = events_pb2.DeliveryReport(
         broadcast_id=str(chunk.broadcast_id),
         chunk=chunk.number,

@@ -11,6 +11,7 @@ import asyncpg
 
 from services.inbox.domain import (
     EVERYBODY,
+    ArrivalKind,
     Chunk,
     Content,
     Engagement,
@@ -24,7 +25,7 @@ from services.inbox.domain import (
 from services.inbox.entries import arrival_body
 from services.inbox.rows import content_of, receipt_of
 from services.inbox.store import QUERIES
-from shared.audience import Audience
+from shared.audience import Audience, Partition
 from shared.database import Database, Row
 
 
@@ -61,6 +62,21 @@ class Recorded:
     newly_acknowledged: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkRows:
+    """A chunk cut into what is stored of it: its entry in the log, and nobody's membership if it is an alert."""
+
+    chunk: Chunk
+    body: bytes
+    members: Partition
+
+    @classmethod
+    def of(cls, chunk: Chunk) -> "ChunkRows":
+        """The rows of a chunk, which takes a moment."""
+        stored = Audience() if chunk.kind is ArrivalKind.ALERT else chunk.members
+        return cls(chunk, arrival_body(chunk.broadcast_id, chunk.members), stored.partition())
+
+
 @dataclass(slots=True)
 class _MergeArguments:
     """Chunks as the arrays that Postgres takes."""
@@ -69,15 +85,13 @@ class _MergeArguments:
     blocks: list[tuple[int, int, bytes]] = field(default_factory=list)
     direct: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, chunk: Chunk) -> None:
-        body = arrival_body(chunk.broadcast_id, chunk.members)
-        is_item = chunk.kind != "alert"
-        recipients = len(chunk.members) if is_item else 0
-        self.chunks.append((chunk.broadcast_id, chunk.number, chunk.kind.value, recipients, body))
-        if is_item:
-            place, parts = len(self.chunks), chunk.members.partition()
-            self.blocks += [(place, block, bits) for block, bits in parts.dense]
-            self.direct += [(place, number) for number in parts.sparse]
+    def add(self, rows: ChunkRows) -> None:
+        chunk = rows.chunk
+        recipients = 0 if chunk.kind is ArrivalKind.ALERT else len(chunk.members)
+        self.chunks.append((chunk.broadcast_id, chunk.number, chunk.kind.value, recipients, rows.body))
+        place = len(self.chunks)
+        self.blocks += [(place, block, bits) for block, bits in rows.members.dense]
+        self.direct += [(place, number) for number in rows.members.sparse]
 
     def columns(self) -> list[list[object]]:
         """The arrays in the order of merge_chunks."""
@@ -90,7 +104,7 @@ class WorkStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def merge(self, chunks: Sequence[Chunk], contents: Iterable[Content]) -> list[Merge | None]:
+    async def merge(self, chunks: Sequence[ChunkRows], contents: Iterable[Content]) -> list[Merge | None]:
         """Merge chunks in one transaction; None for one that holds somebody who has its broadcast already.
 
         Chunks of one broadcast must be disjoint. Raises ContentMissing when one is of a broadcast whose content is

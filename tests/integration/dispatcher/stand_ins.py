@@ -126,6 +126,7 @@ class InboxBook(InboxServiceServicer):
     retracted: set[str] = field(default_factory=set)
     readers: dict[str, Audience] = field(default_factory=dict)
     order: list[tuple[str, int]] = field(default_factory=list)
+    messages: dict[str, int] = field(default_factory=dict)
     in_flight: dict[str, int] = field(default_factory=dict)
     most_in_flight: dict[str, int] = field(default_factory=dict)
     is_mute: bool = False
@@ -138,22 +139,19 @@ class InboxBook(InboxServiceServicer):
         return inbox_pb2.ListReadersResponse(readers=readers.to_bytes())
 
     async def merge(self, delivery: Delivery) -> None:
-        """What the inbox's consumer does with a chunk."""
-        message = events_pb2.InboxDelivery.FromString(delivery.payload)
-        assert delivery.message_id == f"{message.broadcast_id}:{message.chunk}:{message.epoch}"
-        key = message.broadcast_id, message.chunk
-        self._note_in_flight(message.broadcast_id, 1)
+        """What the inbox's consumer does with chunks."""
+        chunks = events_pb2.InboxDeliveries.FromString(delivery.payload).deliveries
+        broadcast_id = chunks[0].broadcast_id
+        assert delivery.message_id == f"{broadcast_id}:{chunks[0].chunk}:{chunks[0].epoch}"
+        assert {chunk.broadcast_id for chunk in chunks} == {broadcast_id}
+        self.messages[broadcast_id] = self.messages.get(broadcast_id, 0) + 1
+        self._note_in_flight(broadcast_id, len(chunks))
         await self.is_open.wait()
-        arrival = self.arrivals.get(key)
-        if arrival is not None:
-            arrival.epochs.append(message.epoch)
-        elif message.broadcast_id not in self.retracted:
-            members = Audience.from_bytes(message.members)
-            arrival = self.arrivals[key] = Arrival(_KINDS[message.kind], members, [message.epoch])
-            self.order.append(key)
-        self._note_in_flight(message.broadcast_id, -1)
+        reports = [_report(chunk, self._arrive(chunk)) for chunk in chunks]
+        self._note_in_flight(broadcast_id, -len(chunks))
         if not self.is_mute:
-            await self._report(message, arrival)
+            payload = events_pb2.DeliveryReports(reports=reports).SerializeToString()
+            await self.messaging.publish(subjects.DELIVERY_REPORT, payload, delivery.message_id)
 
     def of(self, broadcast_id: UUID) -> dict[int, Arrival]:
         """The chunks of one broadcast by number."""
@@ -164,21 +162,31 @@ class InboxBook(InboxServiceServicer):
         found = self.of(broadcast_id).values()
         return Audience.union_of(each.members for each in found if each.kind in kinds)
 
-    async def _report(self, message: events_pb2.InboxDelivery, arrival: Arrival | None) -> None:
-        report = events_pb2.DeliveryReport(
-            broadcast_id=message.broadcast_id,
-            chunk=message.chunk,
-            epoch=message.epoch,
-            size=len(arrival.members) if arrival else 0,
-            outcome=events_pb2.REPORT_OUTCOME_MERGED if arrival else events_pb2.REPORT_OUTCOME_STOPPED,
-            time=_now(),
-        )
-        message_id = f"{message.broadcast_id}:{message.chunk}:{message.epoch}"
-        await self.messaging.publish(subjects.DELIVERY_REPORT, report.SerializeToString(), message_id)
+    def _arrive(self, chunk: events_pb2.InboxDelivery) -> Arrival | None:
+        key = chunk.broadcast_id, chunk.chunk
+        arrival = self.arrivals.get(key)
+        if arrival is not None:
+            arrival.epochs.append(chunk.epoch)
+        elif chunk.broadcast_id not in self.retracted:
+            members = Audience.from_bytes(chunk.members)
+            arrival = self.arrivals[key] = Arrival(_KINDS[chunk.kind], members, [chunk.epoch])
+            self.order.append(key)
+        return arrival
 
     def _note_in_flight(self, broadcast_id: str, change: int) -> None:
         count = self.in_flight[broadcast_id] = self.in_flight.get(broadcast_id, 0) + change
         self.most_in_flight[broadcast_id] = max(count, self.most_in_flight.get(broadcast_id, 0))
+
+
+def _report(chunk: events_pb2.InboxDelivery, arrival: Arrival | None) -> events_pb2.DeliveryReport:
+    return events_pb2.DeliveryReport(
+        broadcast_id=chunk.broadcast_id,
+        chunk=chunk.chunk,
+        epoch=chunk.epoch,
+        size=len(arrival.members) if arrival else 0,
+        outcome=events_pb2.REPORT_OUTCOME_MERGED if arrival else events_pb2.REPORT_OUTCOME_STOPPED,
+        time=_now(),
+    )
 
 
 def now_on_both(members: Audience) -> list[Slice]:

@@ -53,7 +53,7 @@ async def die_at(surroundings: Site, point: str, hit: int) -> int:
         ("dispatcher.report.before_commit", 1),
         ("dispatcher.report.after_commit", 1),
         ("dispatcher_report.worker.after_ack", 1),
-        ("dispatcher.publish.before", 4),
+        ("dispatcher.publish.before", 3),
         ("dispatcher.relay.after_claim", 1),
         ("dispatcher.relay.after_publish", 1),
     ],

@@ -93,12 +93,13 @@ async def test_a_large_broadcast_leaves_in_turns(surroundings: Site, dispatcher:
 
 
 async def test_a_scattered_small_broadcast_leaves_at_once(surroundings: Site, dispatcher: Caller) -> None:
-    """Ten thousand among a million are sixteen chunks, with no more people in all than one full chunk."""
+    """Ten thousand among a million are sixteen chunks, which together hold no more people than one, in one message."""
     scattered = Audience.of(range(0, 1_000_000, 100))
     sent = await surroundings.send(now_on_both(scattered))
     await until(lambda: surroundings.told(sent) == [("SENT", 10_000)])
     assert surroundings.inbox.people(sent, Kind.ITEM) == scattered
     assert (await dispatcher.get(sent)).chunks_total == 16
+    assert surroundings.inbox.messages[str(sent)] == 1
 
 
 async def test_who_changed_before_their_chunk_left_gets_what_is_decided_now(

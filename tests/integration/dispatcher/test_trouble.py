@@ -187,7 +187,7 @@ def report(broadcast_id: str, chunk: int, size: int, outcome: int = 1) -> bytes:
     """What an inbox that has gone wrong may say."""
     message = events_pb2.DeliveryReport(broadcast_id=broadcast_id, chunk=chunk, size=size)
     message.outcome = events_pb2.ReportOutcome.ValueType(outcome)
-    return message.SerializeToString()
+    return events_pb2.DeliveryReports(reports=[message]).SerializeToString()
 
 
 async def test_reports_that_cannot_be_are_put_aside(

@@ -64,11 +64,10 @@ class Dispatcher:
         login = MessagingSettings(access.url, "dispatcher", "dispatcher", access.passwords.get("dispatcher"))
         return cls(await messaging.connect(login))
 
-    async def send(self, delivery: events_pb2.InboxDelivery, lane: str = "normal") -> None:
-        """Put a chunk on its way."""
-        await self.nats.publish(
-            subjects.delivery_inbox(lane), delivery.SerializeToString(), f"test:{uuid4()}"
-        )
+    async def send(self, *deliveries: events_pb2.InboxDelivery, lane: str = "normal") -> None:
+        """Put chunks on their way, in one message."""
+        payload = events_pb2.InboxDeliveries(deliveries=deliveries).SerializeToString()
+        await self.nats.publish(subjects.delivery_inbox(lane), payload, f"test:{uuid4()}")
 
     def of(self, broadcast_id: str, chunk: int = 0, epoch: int = 1) -> list[events_pb2.DeliveryReport]:
         """What was reported of one sending of a chunk."""
@@ -86,7 +85,7 @@ class Dispatcher:
         await self.nats.drain()
 
     async def _hear(self, delivery: Delivery) -> None:
-        self.reports.append(events_pb2.DeliveryReport.FromString(delivery.payload))
+        self.reports += events_pb2.DeliveryReports.FromString(delivery.payload).reports
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         raise AssertionError(f"{delivery.message_id}: {reason}")
@@ -171,7 +170,7 @@ class Site:
         if chunk is None:
             chunk = self.chunks.get(broadcast_id, 0)
             self.chunks[broadcast_id] = chunk + 1
-        await self.dispatcher.send(a_chunk(broadcast_id, to, kind, chunk, epoch), lane)
+        await self.dispatcher.send(a_chunk(broadcast_id, to, kind, chunk, epoch), lane=lane)
         return await self.dispatcher.report(broadcast_id, chunk, epoch)
 
     async def send(self, to: Iterable[Person | int], **fields: object) -> str:

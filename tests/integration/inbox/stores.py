@@ -12,7 +12,7 @@ from services.inbox.checkpoints import Checkpoints, open_redis
 from services.inbox.domain import ArrivalKind, Chunk, Content, Merge
 from services.inbox.inboxes import Inboxes
 from services.inbox.store import InboxStore
-from services.inbox.work_store import WorkStore
+from services.inbox.work_store import ChunkRows, WorkStore
 from shared import database
 from shared.audience import Audience
 from shared.database import Database
@@ -61,7 +61,7 @@ class Stores:
         number = self.chunks.get(content.broadcast_id, 0)
         self.chunks[content.broadcast_id] = number + 1
         chunk = Chunk(content.broadcast_id, number, kind, Audience.of(members))
-        merge = (await self.work.merge([chunk], [content]))[0]
+        merge = (await self.work.merge([ChunkRows.of(chunk)], [content]))[0]
         assert merge is not None
         return merge
 

@@ -215,17 +215,60 @@ async def test_a_chunk_arrives_even_if_its_content_was_removed_meanwhile(site: S
 
 
 async def test_messages_that_are_no_chunks_do_not_hold_up_the_others(site: Site) -> None:
-    """Rubbish, nobody, too many blocks and an unknown kind are let go; what comes next arrives."""
+    """Rubbish, nobody, too many blocks or people, an unknown kind, and chunks that do not go together are let go."""
     amara = site.person()
     scattered = a_chunk(site.broadcast(), range(0, 17 * 4096, 4096))
     broken = a_chunk(str(uuid4()), [amara])
     broken.members = b"nonsense"
     unkind = a_chunk(str(uuid4()), [amara])
     unkind.kind = events_pb2.ARRIVAL_KIND_UNSPECIFIED
-    for each in (scattered, broken, unkind, a_chunk(str(uuid4()), []), a_chunk("not-an-id", [amara])):
+    crowd = a_chunk(site.broadcast(), range(65_537), ALERT)
+    nobody, nameless = a_chunk(str(uuid4()), []), a_chunk("not-an-id", [amara])
+    for each in (scattered, broken, unkind, crowd, nobody, nameless):
         await site.dispatcher.send(each)
+    one = a_chunk(site.broadcast(), [amara])
+    await site.dispatcher.send()
+    await site.dispatcher.send(one, one)
+    await site.dispatcher.send(one, a_chunk(site.broadcast(), [amara], chunk=1))
+    await site.dispatcher.send(*(a_chunk(one.broadcast_id, [amara], chunk=number) for number in range(65)))
     broadcast_id = await site.send([amara])
     assert await site.ids(amara) == [broadcast_id]
+
+
+async def test_chunks_that_came_together_arrive_and_are_reported_together(site: Site) -> None:
+    """Each at a position of its own, with those that had come before; a second time nothing moves."""
+    amara, jonas, lena = site.people(3)
+    broadcast_id = site.broadcast()
+    chunks = [
+        a_chunk(broadcast_id, [amara]),
+        a_chunk(broadcast_id, [jonas], SILENT_ITEM, chunk=1),
+        a_chunk(broadcast_id, [lena], chunk=2),
+    ]
+    await site.dispatcher.send(chunks[1])
+    first = await site.dispatcher.report(broadcast_id, 1)
+    await site.dispatcher.send(*chunks)
+    reports = [await site.dispatcher.report(broadcast_id, number) for number in range(3)]
+    assert reports[1] == first
+    assert len({report.position for report in reports}) == 3
+    assert {report.outcome for report in reports} == {MERGED}
+    for chunk in chunks:
+        chunk.epoch = 2
+    await site.dispatcher.send(*chunks)
+    again = [await site.dispatcher.report(broadcast_id, number, epoch=2) for number in range(3)]
+    assert [report.position for report in again] == [report.position for report in reports]
+    for person in (amara, jonas, lena):
+        assert await site.ids(person) == [broadcast_id]
+    assert (await site.engagement(broadcast_id)).delivered == 3
+
+
+async def test_an_alert_may_be_for_people_in_many_blocks(site: Site) -> None:
+    """It fills none; only their number is bounded."""
+    amara = site.person()
+    broadcast_id = site.broadcast()
+    await site.deliver(broadcast_id, [amara], SILENT_ITEM)
+    people = [amara.number, *range(5_000_000, 5_000_000 + 40 * 4096, 4096)]
+    report = await site.deliver(broadcast_id, people, ALERT)
+    assert (report.outcome, report.size) == (MERGED, 41)
 
 
 async def test_crowds_arrive_whole(site: Site) -> None:

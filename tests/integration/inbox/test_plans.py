@@ -11,7 +11,7 @@ import pytest
 
 from services.inbox.domain import ArrivalKind, Chunk, ReceiptAction
 from services.inbox.store import QUERIES
-from services.inbox.work_store import ReceiptCall, _MergeArguments
+from services.inbox.work_store import ChunkRows, ReceiptCall, _MergeArguments
 from shared.audience import Audience
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
@@ -257,11 +257,8 @@ async def test_a_merge_reads_nothing_but_keys(stores: Stores, crowd: int, analyz
     content = a_content(uuid4())
     await stores.arrive(content, range(7_000_000, 7_000_020))
     arguments = _MergeArguments()
-    arguments.add(
-        Chunk(
-            content.broadcast_id, 9, ArrivalKind.ITEM, Audience.of([*range(7_100_000, 7_100_020), 7_200_000])
-        )
-    )
+    members = Audience.of([*range(7_100_000, 7_100_020), 7_200_000])
+    arguments.add(ChunkRows.of(Chunk(content.broadcast_id, 9, ArrivalKind.ITEM, members)))
     found = await plans(stores, "inbox_worker", QUERIES["merge_chunks"], None, *arguments.columns())
     assert_only_by_index(found)
 

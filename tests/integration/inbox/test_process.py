@@ -169,7 +169,7 @@ async def test_a_crash_anywhere_in_a_merge_neither_loses_nor_repeats(site: Proce
     people = site.people(12)
     ids = [site.broadcast() for _ in range(6)]
     for broadcast_id in ids:
-        await site.dispatcher.send(a_chunk(broadcast_id, people), "high")
+        await site.dispatcher.send(a_chunk(broadcast_id, people), lane="high")
     assert await process.exited() == -9
     assert failpoint in fired.read_text()
     await site.launch()

@@ -22,7 +22,7 @@ from services.dispatcher.messages import (
     delivery_payload,
     dispatch_message,
     due_broadcast,
-    report,
+    reports,
     rules_message,
     rules_of,
     slice_of,
@@ -118,15 +118,20 @@ def test_a_channel_that_is_not_delivered_on_here_is_refused() -> None:
 
 
 def test_events_say_what_they_must() -> None:
-    """The inbox gets the chunk, and the sender what has become of it."""
-    chunk = LeasedChunk(ONE, 3, Priority.HIGH, Kind.SILENT_ITEM, 2, b"bitmap")
-    assert events_pb2.InboxDelivery.FromString(delivery_payload(chunk)) == events_pb2.InboxDelivery(
+    """The inbox gets the chunks, and the sender what has become of them."""
+    chunks = [
+        LeasedChunk(ONE, 3, Priority.HIGH, Kind.SILENT_ITEM, 2, b"bitmap"),
+        LeasedChunk(ONE, 4, Priority.HIGH, Kind.ITEM, 1, b"another"),
+    ]
+    silent, loud = events_pb2.InboxDeliveries.FromString(delivery_payload(chunks)).deliveries
+    assert silent == events_pb2.InboxDelivery(
         broadcast_id=str(ONE),
         chunk=3,
         epoch=2,
         kind=events_pb2.ARRIVAL_KIND_SILENT_ITEM,
         members=b"bitmap",
     )
+    assert (loud.chunk, loud.epoch, loud.kind) == (4, 1, events_pb2.ARRIVAL_KIND_ITEM)
     event = events_pb2.BroadcastStateChanged.FromString(state_payload(ONE, "sent", NOW, targeted=7))
     assert (event.state, event.targeted, event.time.ToDatetime(UTC)) == (
         common_pb2.BROADCAST_STATE_SENT,
@@ -145,19 +150,29 @@ def test_a_due_message_names_its_broadcast() -> None:
 
 
 def test_a_report_says_merged_or_stopped() -> None:
-    """With a chunk and a size that can be."""
+    """With a chunk and a size that can be, for each chunk of a message."""
     message = events_pb2.DeliveryReport(
         broadcast_id=str(ONE), chunk=2, size=9, outcome=events_pb2.REPORT_OUTCOME_MERGED
     )
-    assert report(message.SerializeToString()) == Report(ONE, 2, 9, is_merged=True)
-    message.outcome = events_pb2.REPORT_OUTCOME_STOPPED
-    assert not report(message.SerializeToString()).is_merged
+    stopped = events_pb2.DeliveryReport(
+        broadcast_id=str(ONE), chunk=3, outcome=events_pb2.REPORT_OUTCOME_STOPPED
+    )
+    assert reports(_reports(message, stopped)) == [
+        Report(ONE, 2, 9, is_merged=True),
+        Report(ONE, 3, 0, is_merged=False),
+    ]
+    with pytest.raises(BrokenMessage):
+        reports(_reports())
     for field, value in (("chunk", -1), ("size", -1), ("outcome", 0), ("broadcast_id", "")):
         broken = events_pb2.DeliveryReport()
         broken.CopyFrom(message)
         setattr(broken, field, value)
         with pytest.raises(BrokenMessage):
-            report(broken.SerializeToString())
+            reports(_reports(message, broken))
+
+
+def _reports(*messages: events_pb2.DeliveryReport) -> bytes:
+    return events_pb2.DeliveryReports(reports=messages).SerializeToString()
 
 
 def test_a_dispatch_is_shown_with_its_ledger() -> None:

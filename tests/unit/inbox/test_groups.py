@@ -51,6 +51,32 @@ async def test_what_comes_during_a_commit_makes_up_the_next() -> None:
     assert [number for each in committed.groups for number in each] == list(range(10))
 
 
+async def test_what_is_asked_together_is_committed_together() -> None:
+    """As far as a group takes it, with what was asked before; its answers come in order."""
+    committed = Committed()
+    committed.gate.clear()
+    group = Group(committed.commit, 3)
+    first = asyncio.create_task(group.ask(0))
+    while not committed.groups:
+        await asyncio.sleep(0)
+    rest = [asyncio.create_task(group.ask_all([1, 2])), asyncio.create_task(group.ask_all([3, 4, 5]))]
+    await asyncio.sleep(0)
+    committed.gate.set()
+    assert await asyncio.gather(first, *rest) == [0, [10, 20], [30, 40, 50]]
+    assert committed.groups == [[0], [1, 2, 3], [4, 5]]
+
+
+async def test_a_defect_in_one_of_several_is_raised_once_the_others_are_committed() -> None:
+    """Whoever asked for all of them asks again, which the others bear."""
+    committed = Committed()
+    group = Group(committed.commit, 10)
+    with pytest.raises(ValueError, match="13"):
+        await group.ask_all([1, 13, 2])
+    while committed.groups[-1] != [2]:
+        await asyncio.sleep(0)
+    assert await group.ask_all([1, 2]) == [10, 20]
+
+
 async def test_a_defect_fails_only_whose_it_is() -> None:
     """The others are committed without it."""
     committed = Committed()

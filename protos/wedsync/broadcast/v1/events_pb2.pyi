@@ -3,9 +3,11 @@
 isort:skip_file
 The payloads of NATS subjects. They carry ids, numbers and bitmaps, never text or user ids."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from wedsync.broadcast.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
@@ -138,8 +140,32 @@ class BroadcastStateChanged(_message.Message):
 Global___BroadcastStateChanged: _TypeAlias = BroadcastStateChanged  # noqa: Y015
 
 @_typing.final
+class InboxDeliveries(_message.Message):
+    """InboxDeliveries is sent on delivery.inbox.<priority>, which only the inbox may read: chunks that leave together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___InboxDelivery]:
+        """deliveries are 1 to 64 chunks of one broadcast, each once. The message id is "<broadcast_id>:<chunk>:<epoch>" of the first."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: _abc.Iterable[Global___InboxDelivery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InboxDeliveries: _TypeAlias = InboxDeliveries  # noqa: Y015
+
+@_typing.final
 class InboxDelivery(_message.Message):
-    """InboxDelivery is sent on delivery.inbox.<priority>, which only the inbox may read: one chunk of an audience."""
+    """InboxDelivery is one chunk of an audience on its way into inboxes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -157,7 +183,9 @@ class InboxDelivery(_message.Message):
     kind: Global___ArrivalKind.ValueType
     """kind says what the chunk does."""
     members: _builtins.bytes
-    """members is the serialised bitmap of recipient numbers, at most 16 blocks of 4,096."""
+    """members is the serialised bitmap of recipient numbers: of items at most 16 blocks of 4,096, of an alert at most as many
+    people as those hold.
+    """
     def __init__(
         self,
         *,
@@ -176,8 +204,32 @@ class InboxDelivery(_message.Message):
 Global___InboxDelivery: _TypeAlias = InboxDelivery  # noqa: Y015
 
 @_typing.final
+class DeliveryReports(_message.Message):
+    """DeliveryReports is sent on delivery.report by the inbox: what became of the chunks of one message, under that message's id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeliveryReport]:
+        """reports are 1 to 64, one a chunk."""
+
+    def __init__(
+        self,
+        *,
+        reports: _abc.Iterable[Global___DeliveryReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryReports: _TypeAlias = DeliveryReports  # noqa: Y015
+
+@_typing.final
 class DeliveryReport(_message.Message):
-    """DeliveryReport is sent on delivery.report by the inbox: what became of a chunk."""
+    """DeliveryReport is what became of a chunk."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
