@@ -16,7 +16,7 @@ from services.dispatcher.domain import (
     Kind,
     Reason,
 )
-from shared.audience import BLOCK_SIZE, Audience
+from shared.audience import BLOCK_SIZE, CHUNK_MEMBERS, Audience
 
 _SECOND: Final = timedelta(seconds=1)
 _GOLDEN_RATIO: Final = 2_654_435_769  # 2**32 divided by it
@@ -82,7 +82,7 @@ def partition(slices: Sequence[Slice], release_per_second: int) -> Iterator[Draf
         (Kind.SILENT_ITEM, in_inbox - alerted),
         (Kind.ALERT, alerted - in_inbox),
     ):
-        for part in members.chunks():
+        for part in _parts(kind, members):
             yield Draft(kind, ChunkState.PENDING, part)
     for release_at, members in _held(slices).items():
         yield from _spread(members, release_at, release_per_second)
@@ -154,25 +154,47 @@ def _suppressed(slices: Iterable[Slice]) -> dict[tuple[Channel, Reason], Audienc
 def _spread(members: Audience, release_at: datetime, release_per_second: int) -> Iterator[Draft]:
     """Alerts from `release_at` on, at most `release_per_second` in a second.
 
-    Whose turn is when follows from a hash of the block that their number is in: by single numbers, each second would
-    touch every block and cost the inbox as many chunks as the whole audience has.
+    Whose turn is when follows from a hash of the block that their number is in: a few set operations instead of one a
+    person.
     """
     if len(members) <= release_per_second:
         yield from _alerts(members, release_at)
         return
-    width = min(BLOCK_SIZE, 1 << (release_per_second.bit_length() - 1))
-    turn, due = release_at, Audience()
-    for _, part in sorted(members.split_blocks(width), key=_hash_of_block):
-        if due and len(due) + len(part) > release_per_second:
-            yield from _alerts(due, turn)
-            turn, due = turn + _SECOND, Audience()
-        due |= part
-    yield from _alerts(due, turn)
+    turn, due, size = release_at, list[Audience](), 0
+    for _, part in sorted(_portions(members, release_per_second), key=_hash_of_block):
+        if due and size + len(part) > release_per_second:
+            yield from _alerts(Audience.union_of(due), turn)
+            turn, due, size = turn + _SECOND, [], 0
+        due.append(part)
+        size += len(part)
+    yield from _alerts(Audience.union_of(due), turn)
+
+
+def _portions(members: Audience, most: int) -> Iterator[tuple[int, Audience]]:
+    """Numbered parts of an audience, none of more than `most`, and few: about eight of them are `most`."""
+    narrow = min(BLOCK_SIZE, 1 << (most.bit_length() - 1))
+    span = members.bitmap.max() - members.bitmap.min() + 1
+    wide = narrow
+    while 16 * wide * len(members) <= most * span:
+        wide *= 2
+    for number, part in members.split_blocks(wide):
+        if len(part) <= most:
+            yield number, part
+        else:
+            yield from part.split_blocks(narrow)
 
 
 def _alerts(members: Audience, release_at: datetime) -> Iterator[Draft]:
-    for part in members.chunks():
+    for part in _parts(Kind.ALERT, members):
         yield Draft(Kind.ALERT, ChunkState.HELD, part, release_at=release_at)
+
+
+def _parts(kind: Kind, members: Audience) -> Iterator[Audience]:
+    """What the inbox merges at a time: an item is a row a block there, an alert is one row wherever its people are."""
+    if kind is Kind.ALERT and 0 < len(members) <= CHUNK_MEMBERS:
+        yield members
+    else:
+        yield from members.chunks()
 
 
 def _hash_of_block(numbered: tuple[int, Audience]) -> int:

@@ -10,7 +10,7 @@ from wedsync.broadcast.v1 import inbox_pb2
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer
 
 from services.inbox.connections import Connections
-from services.inbox.domain import Team, fits_a_chunk
+from services.inbox.domain import Team, fits_an_alert
 from services.inbox.identities import Identities
 from services.inbox.inboxes import Inboxes
 from services.inbox.messages import (
@@ -153,8 +153,8 @@ class InboxServicer(InboxServiceServicer):
         self, request: inbox_pb2.ListReadersRequest, context: object
     ) -> inbox_pb2.ListReadersResponse:
         members = _audience(request.members)
-        if not fits_a_chunk(members):
-            raise InvalidField(violations=[FieldViolation("members", "must lie in at most 16 blocks")])
+        if not fits_an_alert(members):
+            raise InvalidField(violations=[FieldViolation("members", "must be at most 65536 recipients")])
         readers = await self._rooms.store.find_readers(UUID(request.broadcast_id), members)
         return inbox_pb2.ListReadersResponse(readers=readers.to_bytes())
 

@@ -29,7 +29,7 @@ from services.dispatcher.snapshot import (
     spare_readers,
     verify,
 )
-from shared.audience import BLOCK_SIZE, CHUNK_BLOCKS, Audience
+from shared.audience import BLOCK_SIZE, CHUNK_BLOCKS, CHUNK_MEMBERS, Audience
 
 MORNING = datetime(2026, 11, 23, 8, tzinfo=UTC)
 RATE = 7
@@ -117,12 +117,12 @@ def test_everyone_is_in_exactly_one_chunk_a_channel_with_what_was_decided(people
 
 
 @given(PEOPLE)
-def test_chunks_have_members_and_those_that_travel_have_few_blocks(people: dict[int, Outcome]) -> None:
-    """No chunk is empty, and what is sent spans at most 16 occupied blocks."""
+def test_chunks_have_members_and_items_have_few_blocks(people: dict[int, Outcome]) -> None:
+    """No chunk is empty, and an item spans at most 16 occupied blocks."""
     for draft in partition(slices_of(people), RATE):
         assert draft.members
         blocks = {number // BLOCK_SIZE for number in draft.members.to_list()}
-        assert draft.kind is Kind.NONE or len(blocks) <= CHUNK_BLOCKS
+        assert draft.kind in (Kind.NONE, Kind.ALERT) or len(blocks) <= CHUNK_BLOCKS
 
 
 @given(PEOPLE)
@@ -163,6 +163,17 @@ def test_a_second_of_a_morning_is_few_chunks() -> None:
     """A million sleepers are about as many chunks as seconds, not a chunk a second for each part of the audience."""
     held = [Slice(Channel.REALTIME, DeliveryState.HELD, Audience.of(range(1_000_000)), release_at=MORNING)]
     assert len(list(partition(held, 5_000))) <= 250
+
+
+def test_who_is_alerted_in_one_second_is_one_chunk_wherever_they_are() -> None:
+    """An alert fills no blocks in the inbox, so only its people are counted, up to as many as a chunk may have."""
+    scattered = Audience.of(range(0, 250 * BLOCK_SIZE, 100))
+    crowd = Audience.of(range(0, 250 * BLOCK_SIZE, 10))
+    for members, chunks in ((scattered, 1), (crowd, 16)):
+        held = [Slice(Channel.REALTIME, DeliveryState.HELD, members, release_at=MORNING)]
+        drafts = list(partition(held, 1_000_000))
+        assert len(drafts) == chunks
+        assert max(len(draft.members) for draft in drafts) <= CHUNK_MEMBERS
 
 
 def test_a_dense_million_is_sixteen_chunks() -> None:

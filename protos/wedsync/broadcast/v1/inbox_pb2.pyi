@@ -979,7 +979,7 @@ class ListReadersRequest(_message.Message):
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     members: _builtins.bytes
-    """members is a serialised bitmap of recipient numbers, at most 16 blocks."""
+    """members is a serialised bitmap of at most 65,536 recipient numbers."""
     def __init__(
         self,
         *,
