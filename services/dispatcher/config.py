@@ -6,6 +6,7 @@ from typing import Final, Self
 from services.dispatcher.domain import InFlightLimit, Priority
 from services.dispatcher.planner import PlanTerms
 from services.dispatcher.store import LeaseTerms
+from shared.audience import CHUNK_MEMBERS
 from shared.auth import AuthSettings
 from shared.logging import read_format
 from shared.messaging import MessagingSettings
@@ -82,8 +83,8 @@ def _plan_terms(env: Environment) -> PlanTerms:
     return PlanTerms(
         limit=InFlightLimit(
             chunks=env.integer("DISPATCHER_CHUNKS_IN_FLIGHT", 2, least=1, most=64),
-            # One full chunk: what is scattered over many blocks may leave in more chunks, but no more of it.
-            members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 65_536, least=1, most=1_000_000),
+            # As many as two full chunks hold: what fills its blocks less may leave in more chunks, but no more of it.
+            members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 2 * CHUNK_MEMBERS, least=1, most=1_000_000),
             most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 48, least=1, most=64),
         ),
         release_per_second=env.integer("DISPATCHER_RELEASE_PER_SECOND", 5_000, least=1, most=1_000_000),

@@ -32,7 +32,7 @@ def test_a_dispatcher_alone_serves_every_lane_and_applies_reports(variables: dic
     settings = Settings.read(Environment(variables))
     assert settings.lanes == tuple(Priority)
     assert settings.applies_reports
-    assert settings.plan.limit == InFlightLimit(chunks=2, members=65_536, most_chunks=48)
+    assert settings.plan.limit == InFlightLimit(chunks=2, members=131_072, most_chunks=48)
 
 
 @pytest.mark.parametrize(
