@@ -1,0 +1,145 @@
+"""Critical broadcasts to fifty people on a fixed schedule: alone, and while five low ones to a million run."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import grpc
+from rich.console import Console
+from wedsync.broadcast.v1.common_pb2 import Targeting
+from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
+
+from bench.broadcasts import ALARM, DEADLINE_S, ERRAND, POLL_S, Broadcasts
+from bench.report import Bound, Result, Row, summarize
+from bench.site import Metadata, administrator, started
+
+SCENARIO: Final = "isolation"
+RECIPIENTS: Final = 1_000_000
+PEOPLE: Final = 50
+FIRST: Final = 700_001
+LOW: Final = 5
+EVERY_S: Final = 0.1
+SENDS: Final = 200
+FULL_SENDS: Final = 600
+WARM_UP: Final = 20
+LEAST_BOUND_MS: Final = 50.0
+
+
+async def run(full: bool, console: Console) -> Result:
+    """Starts a stack with a million recipients and measures."""
+    sends = FULL_SENDS if full else SENDS
+    with started(RECIPIENTS, console) as stack:
+        connection, other = [await asyncpg.connect(stack.environment["DATABASE_URL"]) for _ in range(2)]
+        metadata = administrator(stack)
+        async with grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as channel:
+            sender = SenderServiceStub(channel)
+            urgent = await _Urgent.prepare(connection, sender, metadata)
+            low = await Broadcasts.open(other, sender, metadata)
+            await low.settle_disk()
+            gc.freeze()
+            with console.status("measuring"):
+                await urgent.on_schedule(WARM_UP)
+                idle = await urgent.on_schedule(sends)
+                async with _running(low) as finished:
+                    loaded = await urgent.on_schedule(sends)
+                    in_background = finished.count
+        for each in (connection, other):
+            await each.close()
+    rows = [
+        Row("idle", summarize(idle)),
+        Row(
+            f"while {LOW} low to 1,000,000 run",
+            summarize(loaded),
+            facts={"low ones meanwhile": in_background},
+        ),
+    ]
+    bound_ms = max(2 * rows[0].ours.p99, LEAST_BOUND_MS)
+    return Result(
+        scenario=SCENARIO,
+        title=f"Critical to {PEOPLE} people: scheduled → durable in every inbox",
+        rows=rows,
+        bounds=[Bound("p99 beside low ones", rows[1].ours.p99, bound_ms)],
+        settings={"recipients": RECIPIENTS, "full": full, "every_s": EVERY_S},
+    )
+
+
+class _Urgent:
+    """Critical broadcasts, each measured from the moment it was due, whatever became of those before it."""
+
+    def __init__(self, broadcasts: Broadcasts, targeting: Targeting) -> None:
+        self._broadcasts = broadcasts
+        self._targeting = targeting
+        self._due: dict[UUID, float] = {}
+        self._took_ms: list[float] = []
+
+    @classmethod
+    async def prepare(
+        cls, connection: asyncpg.Connection, sender: SenderServiceStub, metadata: Metadata
+    ) -> "_Urgent":
+        """To people of neighbouring numbers."""
+        broadcasts = await Broadcasts.open(connection, sender, metadata)
+        users = await broadcasts.users(FIRST, FIRST + PEOPLE - 1)
+        return cls(broadcasts, Targeting(user_ids=map(str, users)))
+
+    async def on_schedule(self, count: int) -> list[float]:
+        """Milliseconds of each of `count`, sent at equal distances."""
+        self._took_ms = []
+        looking = asyncio.create_task(self._look(count))
+        begun = perf_counter()
+        async with asyncio.TaskGroup() as sending:
+            for place in range(count):
+                due = begun + place * EVERY_S
+                await asyncio.sleep(due - perf_counter())
+                sending.create_task(self._send(due))
+        await asyncio.wait_for(looking, DEADLINE_S)
+        return self._took_ms
+
+    async def _send(self, due: float) -> None:
+        self._due[await self._broadcasts.send(ALARM, self._targeting, PEOPLE)] = due
+
+    async def _look(self, count: int) -> None:
+        """Take the time of each that has arrived, until all have."""
+        while len(self._took_ms) < count:
+            if self._due:
+                arrived = await self._broadcasts.arrived(list(self._due))
+                now = perf_counter()
+                for broadcast_id in [each for each, people in arrived.items() if people == PEOPLE]:
+                    self._took_ms.append((now - self._due.pop(broadcast_id)) * 1e3)
+            await asyncio.sleep(POLL_S)
+
+
+class _Finished:
+    count = 0
+
+
+@asynccontextmanager
+async def _running(low: Broadcasts) -> AsyncIterator[_Finished]:
+    """As many low broadcasts to everyone as there should be, always: one that has ended is followed by the next."""
+    finished, turns = _Finished(), asyncio.Lock()
+
+    async def keep_one() -> None:
+        while True:
+            broadcast_id = await low.send(ERRAND, Targeting(everyone=True), RECIPIENTS)
+            while True:
+                async with turns:
+                    if await low.is_closed(broadcast_id):
+                        break
+                await asyncio.sleep(0.05)
+            finished.count += 1
+
+    keeping = [asyncio.create_task(keep_one()) for _ in range(LOW)]
+    try:
+        await asyncio.sleep(0.5)
+        yield finished
+    finally:
+        for task in keeping:
+            task.cancel()
+        ended = await asyncio.gather(*keeping, return_exceptions=True)
+    failed = [outcome for outcome in ended if not isinstance(outcome, asyncio.CancelledError)]
+    if failed:
+        raise RuntimeError("a low broadcast did not go through") from failed[0]
