@@ -54,7 +54,10 @@ class Wall:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An entry of the log as streams take it. `event` is the same for all, `events` has those of single recipients."""
+    """An entry of the log as streams take it. `event` is the same for all, `events` has those of single recipients.
+
+    One that `is_dark` was not understood: it is shown to nobody, and may have changed what anybody has.
+    """
 
     position: int
     members: Audience
@@ -62,11 +65,12 @@ class Change:
     event: Event | None = None
     events: Mapping[int, Event] = field(default_factory=dict)
     need: Need = Need.NOTHING
+    is_dark: bool = False
 
     @classmethod
-    def nothing(cls, position: int) -> "Change":
-        """What concerns nobody."""
-        return cls(position, _NOBODY)
+    def dark(cls, position: int) -> "Change":
+        """What only a newer version of this service understands."""
+        return cls(position, _NOBODY, is_dark=True)
 
     def audience(self) -> Audience:
         """Whom it concerns, as the walls stand now."""
@@ -146,7 +150,8 @@ class Changes:
         self, entry: Arrived, content: Content | None, at: datetime, walls: Mapping[UUID, Wall]
     ) -> Change:
         if content is None or (content.expires_at is not None and content.expires_at <= self._clock.now()):
-            return Change.nothing(entry.position)
+            # Nothing is shown of it, but the database may think otherwise of what it is too late for.
+            return Change(entry.position, entry.members)
         event = inbox_pb2.InboxEvent(cursor=self.cursor(entry.position))
         is_silent = entry.kind is not ArrivalKind.ITEM
         receipt = Receipt(content.broadcast_id, None, None, None, None)

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
@@ -32,7 +33,7 @@ _REST_S: Final = 1.0
 _KEPT_FOR: Final = timedelta(days=7)
 _KEPT_HERE: Final = 50_000
 _LARGEST_GROUP: Final = 256
-# Beyond this many positions an old badge is worth writing anew even if it says the same.
+# Every so many positions a badge is worth writing anew even if it says the same.
 _STALE_POSITIONS: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Result = TypeVar("_Result")
@@ -58,6 +59,10 @@ class Checkpoints:
         """Whether Redis is left alone just now."""
         return time.monotonic() < self._rests_until
 
+    def here(self, recipient_number: int) -> Badge | None:
+        """An earlier badge that this process remembers itself."""
+        return self._here.get(recipient_number)
+
     async def find(self, recipient_number: int) -> Badge | None:
         """An earlier badge, None when there is none or Redis does not answer in time."""
         here = self._here.get(recipient_number)
@@ -69,11 +74,9 @@ class Checkpoints:
         return there
 
     def note(self, recipient_number: int, badge: Badge, known: Badge | None) -> None:
-        """Remember a badge, unless the one that is known already serves as well; does not wait for Redis."""
-        if known is not None and _serves(known, badge):
-            return
+        """Remember a badge, also in Redis unless the one that is known serves as well; does not wait for Redis."""
         self._keep(recipient_number, badge)
-        if self.is_resting:
+        if self.is_resting or (known is not None and _serves(known, badge)):
             return
         task = asyncio.create_task(self._writes.ask((recipient_number, badge)))
         self._writing.add(task)
@@ -133,15 +136,17 @@ def open_redis(url: str) -> Redis:
 
 
 def _serves(known: Badge, badge: Badge) -> bool:
-    same = (known.unread_count, known.valid_until) == (badge.unread_count, badge.valid_until)
-    return same and badge.position - known.position < _STALE_POSITIONS
+    if known.position // _STALE_POSITIONS != badge.position // _STALE_POSITIONS:
+        return False
+    return replace(badge, position=known.position) == known
 
 
 def _format(badge: Badge) -> str:
     until = (
         "" if badge.valid_until is None else str((badge.valid_until - _EPOCH) // timedelta(microseconds=1))
     )
-    return f"{badge.position}:{badge.unread_count}:{until}"
+    counts = f"{badge.unread_count}:{badge.total_count}:{badge.reads}:{badge.dismissals}"
+    return f"{badge.position}:{counts}:{until}"
 
 
 def _parse(value: bytes | str | None) -> Badge | None:
@@ -149,8 +154,9 @@ def _parse(value: bytes | str | None) -> Badge | None:
     if not isinstance(value, bytes):
         return None
     try:
-        position, count, until = str(value, "ascii").split(":")
+        *numbers, until = str(value, "ascii").split(":")
+        position, unread_count, total_count, reads, dismissals = map(int, numbers)
         valid_until = _EPOCH + timedelta(microseconds=int(until)) if until else None
-        return Badge(int(count), int(position), valid_until)
+        return Badge(unread_count, total_count, position, valid_until, reads, dismissals)
     except (ValueError, OverflowError):
         return None

@@ -106,12 +106,29 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a broadcast lies in one inbox, and what its owner did with it: None for nothing."""
+
+    position: int
+    broadcast_id: UUID
+    delivered_at: datetime
+    silent: bool
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
 class Badge:
-    """How much one recipient has not read as of a position of the log; holds until the first of that expires."""
+    """How much one recipient has as of a position of the log: unread, and in all but for what is dismissed.
+
+    Holds until the first of that expires. `reads` and `dismissals` are how often they had done either by then.
+    """
 
     unread_count: int
+    total_count: int
     position: int
     valid_until: datetime | None
+    reads: int = 0
+    dismissals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +168,9 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of one inbox; `position` is where the log was when it was read."""
+    """A page of one inbox, and how many the filter has in all."""
 
-    items: tuple[Item, ...]
+    places: tuple[Place, ...]
     badge: Badge
     total_count: int
     has_more: bool

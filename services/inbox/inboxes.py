@@ -15,23 +15,26 @@ from services.inbox.domain import (
     write_page_token,
 )
 from services.inbox.store import InboxStore
+from services.inbox.texts import Texts
 from shared.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A page and the name of the one that follows, empty after the last."""
+    """A page, its items as a message has them, and the name of the page that follows, empty after the last."""
 
     page: Page
+    items: bytes
     next_page_token: str
 
 
 class Inboxes:
     """What a recipient sees of their own."""
 
-    def __init__(self, store: InboxStore, checkpoints: Checkpoints) -> None:
+    def __init__(self, store: InboxStore, checkpoints: Checkpoints, texts: Texts) -> None:
         self._store = store
         self._checkpoints = checkpoints
+        self._texts = texts
 
     async def list_items(
         self, recipient_number: int, wanted: Filter, page_size: int = 0, page_token: str = ""
@@ -43,9 +46,9 @@ class Inboxes:
         page = await self._store.list_items(recipient_number, wanted, below, size, known)
         self._checkpoints.note(recipient_number, page.badge, known)
         following = (
-            write_page_token(page.items[-1].position, recipient_number, wanted) if page.has_more else ""
+            write_page_token(page.places[-1].position, recipient_number, wanted) if page.has_more else ""
         )
-        return Listing(page, following)
+        return Listing(page, await self._texts.show(page.places), following)
 
     async def get_item(self, recipient_number: int, broadcast_id: UUID) -> Item:
         """An item. Raises NotFound when it is not in this inbox."""
@@ -57,6 +60,6 @@ class Inboxes:
     async def count_unread(self, recipient_number: int) -> Badge:
         """The badge as of now."""
         known = await self._checkpoints.find(recipient_number)
-        badge = await self._store.count_unread(recipient_number, known)
+        badge = await self._store.count_items(recipient_number, known)
         self._checkpoints.note(recipient_number, badge, known)
         return badge

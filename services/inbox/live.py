@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 
 _KEPT: Final = 2_048
 _BATCH: Final = 256
+# So many changes are looked through in memory; the database does better with more.
+_FEW: Final = 64
 _RETRY_FIRST_S: Final = 0.05
 _RETRY_CEILING_S: Final = 2.0
 
@@ -77,6 +79,16 @@ class Tail:
         finally:
             self._waiting.pop(reached, None)
 
+    def was_quiet_for(self, recipient_number: int, after: int, until: int) -> bool:
+        """Whether this node knows that nothing concerned a recipient after a position, at least up to another."""
+        missing = self.position - after
+        if not after <= until <= self.position or missing > min(_FEW, len(self._recent)):
+            return False
+        return not any(
+            change.is_dark or recipient_number in change.members
+            for change in islice(reversed(self._recent), missing)
+        )
+
     def since(self, position: int) -> Sequence[Change] | None:
         """What follows a position up to where this node is; None when it does not keep all of it."""
         missing = self.position - position
@@ -98,7 +110,7 @@ class Tail:
         known = await self._read_changes([entry for entry in read if entry is not None])
         changes = {change.position: change for change in known}
         return [
-            (one, changes.get(entry.position) or Change.nothing(entry.position))
+            (one, changes.get(entry.position) or Change.dark(entry.position))
             for one, entry in zip(read, entries, strict=True)
         ]
 

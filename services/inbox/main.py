@@ -9,6 +9,7 @@ from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import add_InboxServiceServicer_to_server
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
+from services.inbox.badges import Badges
 from services.inbox.changes import Changes
 from services.inbox.checkpoints import Checkpoints, open_redis
 from services.inbox.config import Settings
@@ -28,6 +29,7 @@ from services.inbox.store import SCHEMA, InboxStore
 from services.inbox.streams import InboxStreams
 from services.inbox.syncing import Syncing
 from services.inbox.teams import Teams
+from services.inbox.texts import Texts
 from services.inbox.waking import Waking
 from services.inbox.work_store import WorkStore
 from shared import database, failpoints, logging, messaging
@@ -76,15 +78,17 @@ async def start(settings: Settings) -> Inbox:
 
     identities = Identities(store, audience)
     checkpoints = Checkpoints(open_redis(settings.redis_url), log_identity)
-    inboxes = Inboxes(InboxStore(personal), checkpoints)
+    inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(store))
     teams = Teams(store, audience, waking)
     changes = Changes(store, log_identity, clock)
     fanout = Fanout(settings.streams_per_person)
-    tail = Tail(OrderedLog(worked, SCHEMA), changes, waking)
+    ordered_log = OrderedLog(worked, SCHEMA)
+    tail = Tail(ordered_log, changes, waking)
     syncing = Syncing(tail, changes, inboxes, fanout)
     rooms = Rooms(
         identities=identities,
         inboxes=inboxes,
+        badges=Badges(inboxes, checkpoints, tail, ordered_log, clock),
         receipts=Receipts(store, waking),
         streams=InboxStreams(syncing, fanout, log_identity, settings.streams),
         connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),

@@ -26,6 +26,7 @@ from services.inbox.domain import (
 )
 from shared.audience import Audience, BrokenAudience
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS: Final = {events_pb2.ArrivalKind.Value(f"ARRIVAL_KIND_{each.name}"): each for each in ArrivalKind}
 _ACTIONS: Final = {
     common_pb2.ReceiptAction.Value(f"RECEIPT_ACTION_{each.name}"): each for each in ReceiptAction
@@ -129,7 +130,13 @@ def content_of_order(order: sender_pb2.DispatchOrder) -> Content:
 
 def item_message(item: Item) -> inbox_pb2.InboxItem:
     """A broadcast in an inbox."""
-    content, receipt = item.content, item.receipt
+    message = content_message(item.content)
+    message.MergeFrom(place_message(item.delivered_at, item.silent, item.receipt))
+    return message
+
+
+def content_message(content: Content) -> inbox_pb2.InboxItem:
+    """The part of an item that is the same in every inbox."""
     return inbox_pb2.InboxItem(
         broadcast_id=str(content.broadcast_id),
         type=content.type,
@@ -141,14 +148,32 @@ def item_message(item: Item) -> inbox_pb2.InboxItem:
         if content.action
         else None,
         wedding=_wedding_message(content.wedding) if content.wedding else None,
-        delivered_at=time_message(item.delivered_at),
         expires_at=_optional(content.expires_at),
-        read_at=_optional(receipt.read_at),
-        acknowledged_at=_optional(receipt.acknowledged_at),
-        dismissed_at=_optional(receipt.dismissed_at),
-        clicked_at=_optional(receipt.clicked_at),
-        silent=item.silent,
     )
+
+
+def place_message(delivered_at: datetime, silent: bool, receipt: Receipt | None) -> inbox_pb2.InboxItem:
+    """The other part: when it came, and what was done with it."""
+    message = inbox_pb2.InboxItem(delivered_at=time_message(delivered_at), silent=silent)
+    if receipt is not None:
+        message.MergeFrom(
+            inbox_pb2.InboxItem(
+                read_at=_optional(receipt.read_at),
+                acknowledged_at=_optional(receipt.acknowledged_at),
+                dismissed_at=_optional(receipt.dismissed_at),
+                clicked_at=_optional(receipt.clicked_at),
+            )
+        )
+    return message
+
+
+def as_first_field(message: bytes) -> bytes:
+    """A serialised message as the field number 1 of another: what is appended to it is of that other one."""
+    length, rest = bytearray(), len(message)
+    while rest > 0x7F:
+        length.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return b"".join((b"\x0a", length, bytes((rest,)), message))
 
 
 def receipt_message(receipt: Receipt) -> inbox_pb2.Receipt:
@@ -180,9 +205,8 @@ def time_of(message: Timestamp) -> datetime:
 
 def time_message(moment: datetime) -> Timestamp:
     """The moment as a message."""
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
 def _optional(moment: datetime | None) -> Timestamp | None:

@@ -2,15 +2,12 @@
 -- policies ask for and query in the same call.
 
 -- name: list_items
--- A page, the badge and the total from one moment; one more item than is shown says whether there is another page.
+-- A page, the counts and the total from one moment; one more item than is shown says whether there is another page.
 SELECT
-    page.unread_count, page.log_position, page.valid_until, page.total_count,
-    (page.item).position, (page.item).silent, (page.item).arrived_at, (page.item).broadcast_id, (page.item).type,
-    (page.item).category, (page.item).priority, (page.item).title, (page.item).message, (page.item).action_label,
-    (page.item).action_url, (page.item).wedding_id, (page.item).couple_name, (page.item).wedding_date,
-    (page.item).wall, (page.item).expires_at, (page.item).read_at, (page.item).acknowledged_at,
-    (page.item).dismissed_at, (page.item).clicked_at
-FROM list_items($1, $2, $3, $4, $5, $6::text::tsquery, $7, $8, $9, $10, $11, $12, $13) AS page;
+    page.unread_count, page.all_count, page.log_position, page.valid_until, page.reads, page.dismissals,
+    page.total_count, page.positions, page.broadcast_ids, page.arrived_at, page.silent, page.read_at,
+    page.acknowledged_at, page.dismissed_at, page.clicked_at
+FROM list_items($1, $2, $3, $4, $5, $6::text::tsquery, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS page;
 
 -- name: get_item
 -- One item, by the index on broadcasts.
@@ -20,10 +17,12 @@ SELECT
     item.expires_at, item.read_at, item.acknowledged_at, item.dismissed_at, item.clicked_at
 FROM get_item($1, $2) AS item;
 
--- name: count_unread
+-- name: count_items
 -- The badge: only what lies beyond an earlier count, when that still holds.
-SELECT badge.unread_count, badge.log_position, badge.valid_until
-FROM count_unread($1, $2, $3, $4) AS badge;
+SELECT
+    counted.unread_count, counted.all_count, counted.log_position, counted.valid_until, counted.reads,
+    counted.dismissals
+FROM count_items($1, $2, $3, $4, $5, $6, $7) AS counted;
 
 -- name: merge_chunks
 -- A group of chunks at the price of one commit.

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from services.inbox.domain import EVERYBODY, Action, Badge, Content, Item, Receipt, Wedding
+from services.inbox.domain import EVERYBODY, Action, Badge, Content, Item, Place, Receipt, Wedding
 from shared.database import Row
 
 
@@ -41,8 +41,36 @@ def receipt_of(broadcast_id: UUID, row: Row) -> Receipt:
 
 
 def badge_of(row: Row) -> Badge:
-    """A count of what is unread."""
-    return Badge(row["unread_count"], row["log_position"], row["valid_until"])
+    """A count of what somebody has."""
+    return Badge(
+        row["unread_count"],
+        row["all_count"],
+        row["log_position"],
+        row["valid_until"],
+        row["reads"],
+        row["dismissals"],
+    )
+
+
+def places_of(row: Row) -> tuple[Place, ...]:
+    """The places of a page, which comes as arrays: null when it is empty."""
+    if row["positions"] is None:
+        return ()
+    columns = (
+        row["positions"],
+        row["broadcast_ids"],
+        row["arrived_at"],
+        row["silent"],
+        row["read_at"],
+        row["acknowledged_at"],
+        row["dismissed_at"],
+        row["clicked_at"],
+    )
+    return tuple(
+        # Every action implies that it was read.
+        Place(position, broadcast_id, at, silent, read_at and Receipt(broadcast_id, read_at, *others))
+        for position, broadcast_id, at, silent, read_at, *others in zip(*columns, strict=True)
+    )
 
 
 def _wedding_of(row: Row) -> Wedding | None:

@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from services.inbox.domain import Badge, Filter, Item, Page
-from services.inbox.rows import badge_of, item_of
+from services.inbox.rows import badge_of, item_of, places_of
 from shared.database import Database
 from shared.queries import load
 
@@ -23,7 +23,7 @@ class InboxStore:
         self, recipient_number: int, wanted: Filter, below: int | None, page_size: int, known: Badge | None
     ) -> Page:
         """Up to `page_size` items below a position; `known` is an earlier badge, which may spare counting."""
-        rows = await self._database.fetch(
+        row = await self._database.fetchrow(
             QUERIES["list_items"],
             recipient_number,
             wanted.unread_only,
@@ -37,23 +37,32 @@ class InboxStore:
             page_size + 1,
             *_checkpoint(known),
         )
-        items = tuple(item_of(row) for row in rows[:page_size] if row["position"] is not None)
-        return Page(items, badge_of(rows[0]), rows[0]["total_count"], len(rows) > page_size)
+        if row is None:
+            raise LookupError("list_items answers exactly one row")
+        places = places_of(row)
+        return Page(places[:page_size], badge_of(row), row["total_count"], len(places) > page_size)
 
     async def get_item(self, recipient_number: int, broadcast_id: UUID) -> Item | None:
         """An item, None when it is not in this inbox."""
         row = await self._database.fetchrow(QUERIES["get_item"], recipient_number, broadcast_id)
         return item_of(row) if row is not None else None
 
-    async def count_unread(self, recipient_number: int, known: Badge | None) -> Badge:
+    async def count_items(self, recipient_number: int, known: Badge | None) -> Badge:
         """The badge as of now; `known` is an earlier one, which may spare counting."""
-        row = await self._database.fetchrow(QUERIES["count_unread"], recipient_number, *_checkpoint(known))
+        row = await self._database.fetchrow(QUERIES["count_items"], recipient_number, *_checkpoint(known))
         if row is None:
-            raise LookupError("count_unread answers exactly one row")
+            raise LookupError("count_items answers exactly one row")
         return badge_of(row)
 
 
 def _checkpoint(known: Badge | None) -> tuple[object, ...]:
+    if known is None:
+        return (None,) * 6
     return (
-        (known.position, known.unread_count, known.valid_until) if known is not None else (None, None, None)
+        known.position,
+        known.unread_count,
+        known.total_count,
+        known.valid_until,
+        known.reads,
+        known.dismissals,
     )

@@ -12,7 +12,6 @@ from services.inbox.domain import Filter
 from services.inbox.fanout import Fanout, Subscription
 from services.inbox.inboxes import Inboxes
 from services.inbox.live import Tail
-from services.inbox.messages import item_message
 from shared.errors import CursorTooOld, Internal
 from shared.translations import to_service_error
 
@@ -134,9 +133,9 @@ class Syncing:
             badge = await self._inboxes.count_unread(number)
             event.unread_count.unread_count = badge.unread_count
         else:
-            page = (await self._inboxes.list_items(number, _EVERYTHING)).page
-            badge = page.badge
-            event.snapshot.items.extend(map(item_message, page.items))
+            listing = await self._inboxes.list_items(number, _EVERYTHING)
+            badge = listing.page.badge
+            event.snapshot.MergeFromString(listing.items)
             event.snapshot.unread_count = badge.unread_count
         event.cursor = self._changes.cursor(badge.position)
         return _Look(badge.position, Event.of(event))

@@ -12,6 +12,7 @@ from services.inbox.checkpoints import Checkpoints, open_redis
 from services.inbox.domain import ArrivalKind, Chunk, Content, Merge
 from services.inbox.inboxes import Inboxes
 from services.inbox.store import InboxStore
+from services.inbox.texts import Texts
 from services.inbox.work_store import ChunkRows, WorkStore
 from shared import database
 from shared.audience import Audience
@@ -48,7 +49,7 @@ class Stores:
     def another_node(self, redis: str | None = None) -> tuple[Inboxes, Checkpoints]:
         """What reads inboxes with nothing in its memory, and perhaps with another Redis."""
         checkpoints = Checkpoints(open_redis(redis or self.redis_url), self.log_identity)
-        return Inboxes(self.store, checkpoints), checkpoints
+        return Inboxes(self.store, checkpoints, Texts(self.work)), checkpoints
 
     def new_number(self) -> int:
         """A recipient number in a block of its own."""
@@ -76,7 +77,7 @@ async def open_stores(suite: SuiteDatabase, redis: str) -> AsyncIterator[Stores]
     log_identity = await WorkStore(worked).find_log_identity()
     checkpoints = Checkpoints(open_redis(redis), log_identity)
     try:
-        inboxes = Inboxes(InboxStore(personal), checkpoints)
+        inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(WorkStore(worked)))
         yield Stores(
             personal,
             worked,

@@ -6,15 +6,28 @@ import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from services.inbox.badges import Badges
+from services.inbox.changes import Changes
 from services.inbox.checkpoints import REDIS_CALLS
-from services.inbox.domain import Badge
+from services.inbox.domain import Badge, ReceiptAction, Team
 from services.inbox.inboxes import Inboxes
+from services.inbox.live import Tail
+from services.inbox.store import SCHEMA
+from services.inbox.waking import Waking
+from services.inbox.work_store import ReceiptCall
+from shared import messaging
+from shared.audience import Audience
+from shared.clock import SystemClock
+from shared.messaging import MessagingSettings
+from shared.ordered_log import OrderedLog
 from stack.credentials import Secrets
+from stack.nats import NatsAccess
 from stack.ports import Ports
 from stack.processes import RunningProgram, start
 from stack.servers import Place
@@ -54,10 +67,61 @@ async def test_a_badge_only_counts_what_lies_beyond_it(stores: Stores) -> None:
     """Given a badge that still holds, nothing before it is counted again: not even if the badge was a lie."""
     number = stores.new_number()
     merge = await stores.arrive(a_content(uuid4()), [number])
-    lie = Badge(70, merge.position, None)
-    assert (await stores.store.count_unread(number, lie)).unread_count == 70
+    lie = Badge(70, 70, merge.position, None)
+    assert (await stores.store.count_items(number, lie)).unread_count == 70
     await stores.arrive(a_content(uuid4()), [number])
-    assert (await stores.store.count_unread(number, lie)).unread_count == 71
+    assert (await stores.store.count_items(number, lie)).unread_count == 71
+
+
+async def test_what_somebody_does_is_taken_off_the_badge(stores: Stores) -> None:
+    """Reading takes one off what is unread, dismissing off both, restoring puts it back; nothing is counted for it."""
+    number = stores.new_number()
+    contents = [a_content(uuid4()) for _ in range(4)]
+    for content in contents[:3]:
+        merge = await stores.arrive(content, [number])
+    lie = Badge(70, 90, merge.position, None)
+    await stores.arrive(contents[3], [number])
+
+    async def after(place: int, action: ReceiptAction) -> tuple[int, int]:
+        call = ReceiptCall(number, (contents[place].broadcast_id,), action, None)
+        await stores.work.record_receipts([call])
+        badge = await stores.store.count_items(number, lie)
+        return badge.unread_count, badge.total_count
+
+    assert await after(0, ReceiptAction.READ) == (70, 91)
+    assert await after(0, ReceiptAction.READ) == (70, 91)
+    assert await after(0, ReceiptAction.DISMISSED) == (70, 90)
+    assert await after(1, ReceiptAction.DISMISSED) == (69, 89)
+    assert await after(0, ReceiptAction.RESTORED) == (69, 90)
+    assert await after(3, ReceiptAction.ACKNOWLEDGED) == (68, 90)
+
+
+async def test_what_was_read_just_before_it_expires_has_all_counted_anew(stores: Stores) -> None:
+    """Nobody can tell whether the one or the other came first, so neither is taken off."""
+    number = stores.new_number()
+    content = a_content(uuid4(), expires_at=datetime.now(UTC) + timedelta(seconds=50))
+    merge = await stores.arrive(content, [number])
+    call = ReceiptCall(number, (content.broadcast_id,), ReceiptAction.READ, None)
+    await stores.work.record_receipts([call])
+    badge = await stores.store.count_items(number, Badge(70, 70, merge.position, None))
+    assert (badge.unread_count, badge.total_count) == (0, 1)
+
+
+async def test_what_was_taken_away_while_it_was_read_has_all_counted_anew(stores: Stores) -> None:
+    """A retraction that commits while receipts wait for the log takes the item out of the counts before they do."""
+    number = stores.new_number()
+    content, other = a_content(uuid4()), a_content(uuid4())
+    await stores.arrive(content, [number])
+    await stores.arrive(other, [number])
+    call = ReceiptCall(number, (content.broadcast_id,), ReceiptAction.READ, None)
+    async with stores.admin.transaction():
+        await stores.admin.execute("SELECT arrived FROM retract_broadcast($1, true)", content.broadcast_id)
+        receipts = asyncio.create_task(stores.work.record_receipts([call]))
+        await until_equal(True, lambda: _is_waiting_for_the_log(stores))
+    await receipts
+    badge = await stores.store.count_items(number, None)
+    between = Badge(1, 1, badge.position - 1, None)
+    assert (await stores.store.count_items(number, between)).unread_count == badge.unread_count == 1
 
 
 @pytest.mark.parametrize("until_", [datetime(2020, 1, 1, tzinfo=UTC), None])
@@ -67,21 +131,84 @@ async def test_a_badge_that_does_not_hold_any_more_is_counted_anew(
     """Because something in it has expired, or because it is from another log's future."""
     number = stores.new_number()
     merge = await stores.arrive(a_content(uuid4()), [number])
-    lie = Badge(70, merge.position if until_ else 2**60, until_)
-    assert (await stores.store.count_unread(number, lie)).unread_count == 1
+    lie = Badge(70, 70, merge.position if until_ else 2**60, until_)
+    assert (await stores.store.count_items(number, lie)).unread_count == 1
 
 
 async def test_a_badge_ends_with_the_first_expiry_in_it(stores: Stores) -> None:
     """The soonest of what is unread, and none when nothing expires."""
     number = stores.new_number()
     await stores.arrive(a_content(uuid4()), [number])
-    assert (await stores.store.count_unread(number, None)).valid_until is None
+    assert (await stores.store.count_items(number, None)).valid_until is None
     soon, late = (datetime.now(UTC) + timedelta(hours=hours) for hours in (1, 2))
     await stores.arrive(a_content(uuid4(), expires_at=late), [number])
-    badge = await stores.store.count_unread(number, None)
+    badge = await stores.store.count_items(number, None)
     assert badge.valid_until == late
     await stores.arrive(a_content(uuid4(), expires_at=soon), [number])
-    assert (await stores.store.count_unread(number, badge)).valid_until == soon
+    assert (await stores.store.count_items(number, badge)).valid_until == soon
+
+
+@pytest.fixture
+async def badges(stores: Stores, streams: NatsAccess) -> AsyncIterator[Badges]:
+    """Badges of a node that follows the log, with the memory of the stores' checkpoints."""
+    login = MessagingSettings(streams.url, "inbox", "inbox", streams.passwords.get("inbox"))
+    nats = await messaging.connect(login)
+    ordered_log, clock = OrderedLog(stores.worked, SCHEMA), SystemClock()
+    tail = Tail(ordered_log, Changes(stores.work, stores.log_identity, clock), Waking(nats), poll_s=0.01)
+    await tail.load()
+    following = asyncio.create_task(tail.follow(lambda change: None))
+    yield Badges(stores.inboxes, stores.checkpoints, tail, ordered_log, clock)
+    following.cancel()
+    await nats.drain()
+
+
+async def test_a_badge_to_which_nothing_has_happened_is_not_counted(stores: Stores, badges: Badges) -> None:
+    """Not even if it is a lie; what comes for somebody else changes nothing, what comes for its owner is added."""
+    number, other = stores.new_number(), stores.new_number()
+    merge = await stores.arrive(a_content(uuid4()), [number])
+    stores.checkpoints.note(number, Badge(70, 70, merge.position, None), None)
+    assert await badges.count_unread(number) == 70
+    await stores.arrive(a_content(uuid4()), [other])
+    assert await badges.count_unread(number) == 70
+    await stores.arrive(a_content(uuid4()), [number, other])
+    assert await badges.count_unread(number) == 71
+
+
+async def test_a_badge_of_which_something_expires_is_asked_of_the_database(
+    stores: Stores, badges: Badges
+) -> None:
+    """Whose clock decides: close to the moment, ours is not trusted."""
+    number = stores.new_number()
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    merge = await stores.arrive(a_content(uuid4(), expires_at=soon), [number])
+    stores.checkpoints.note(number, Badge(70, 70, merge.position, soon - timedelta(minutes=1)), None)
+    assert await badges.count_unread(number) == 1
+
+
+async def test_a_badge_from_memory_has_what_was_committed_before_it_was_asked_for(
+    site: Site, stores: Stores
+) -> None:
+    """By another node, which this one has not heard of: an arrival, a receipt, a retraction, a team, "all read"."""
+    amara = site.person()
+    wedding = site.wedding(amara)
+    await site.deliver(site.about(wedding), [amara])
+    assert await site.unread(amara) == 1
+    first, second = a_content(uuid4()), a_content(uuid4())
+    await stores.arrive(first, [amara.number])
+    assert await site.unread(amara) == 2
+    await stores.arrive(second, [amara.number])
+    assert await site.unread(amara) == 3
+    call = ReceiptCall(amara.number, (first.broadcast_id,), ReceiptAction.READ, None)
+    await stores.work.record_receipts([call])
+    assert await site.unread(amara) == 2
+    await stores.work.retract(second.broadcast_id, hide=True)
+    assert await site.unread(amara) == 1
+    await stores.work.apply_team(Team(UUID(wedding), 2, Audience()))
+    assert await site.unread(amara) == 0
+    await stores.work.apply_team(Team(UUID(wedding), 3, Audience.of([amara.number])))
+    assert await site.unread(amara) == 1
+    await stores.work.mark_all_read(amara.number)
+    assert await site.unread(amara) == 0
 
 
 async def test_an_item_that_expires_leaves_the_badge_by_itself(stores: Stores) -> None:
@@ -110,7 +237,7 @@ async def test_rubbish_in_redis_is_no_badge(stores: Stores) -> None:
     number = stores.new_number()
     await stores.arrive(a_content(uuid4()), [number])
     key = f"{stores.checkpoints._prefix}{number}"
-    for rubbish in (b"", b"x", b"1:2", b"1:2:3:4", b"\xff\xfe", b"9" * 400, b"1:2:" + b"9" * 30):
+    for rubbish in (b"", b"x", b"1:2", b"1:2:3:4", b"\xff\xfe", b"9" * 400, b"1:2:3:4:5:" + b"9" * 30):
         await stores.checkpoints._redis.set(key, rubbish)
         inboxes, checkpoints = stores.another_node()
         assert await _count(inboxes, number) == 1
@@ -205,3 +332,16 @@ async def _finds(stores: Stores, url: str, number: int) -> bool:
     found = await checkpoints.find(number)
     await checkpoints.close()
     return found is not None
+
+
+async def _is_waiting_for_the_log(stores: Stores) -> bool:
+    """Whether somebody waits for the head of the log to be let go."""
+    connection = await asyncpg.connect(stores.admin_url)
+    try:
+        waiting: bool = await connection.fetchval(
+            "SELECT count(*) > 0 FROM pg_stat_activity "
+            "WHERE wait_event_type = 'Lock' AND query LIKE '%record_receipts%'"
+        )
+    finally:
+        await connection.close()
+    return waiting

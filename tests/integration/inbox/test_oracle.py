@@ -92,8 +92,9 @@ class World:
     async def check_badge(self) -> None:
         """The badge, from what is remembered and from nothing."""
         badge = await self.stores.inboxes.count_unread(self.number)
-        afresh = await self.stores.store.count_unread(self.number, None)
+        afresh = await self.stores.store.count_items(self.number, None)
         assert badge.unread_count == afresh.unread_count == self.oracle.unread()
+        assert badge.total_count == afresh.total_count == len(self.oracle.listed(Filter()))
 
     async def check_pages(self, wanted: Filter, page_size: int) -> None:
         """All pages, one after the other."""
@@ -102,7 +103,7 @@ class World:
         token = ""
         while True:
             listing = await self.stores.inboxes.list_items(self.number, wanted, page_size, token)
-            page = [item.content.broadcast_id for item in listing.page.items]
+            page = [place.broadcast_id for place in listing.page.places]
             assert listing.page.total_count == len(expected)
             assert listing.page.badge.unread_count == self.oracle.unread()
             assert len(page) == page_size or not listing.next_page_token

@@ -141,7 +141,7 @@ async def test_a_page_is_read_from_the_newest_on_and_no_further(
     stores: Stores, crowd: int, analyzed: str
 ) -> None:
     """Both kinds of arrivals by their index, backwards and merged; as many as the page has, and their texts by key."""
-    badge = (await stores.admin.fetchval("SELECT position FROM log_head"), 5, None)
+    badge = (await stores.admin.fetchval("SELECT position FROM log_head"), 5, 5, None, 0, 0)
     found = await plans(
         stores,
         "inbox_api",
@@ -190,9 +190,7 @@ async def test_a_later_page_starts_where_it_is_wanted(stores: Stores, crowd: int
         False,
         below,
         10,
-        None,
-        None,
-        None,
+        *[None] * 6,
     )
     (page,) = [node for plan in found for node in nodes(plan) if node.get("Subplan Name") == "CTE page"]
     arrivals = [node for node in nodes(page) if node.get("Relation Name") in ("blocks", "direct")]
@@ -205,7 +203,7 @@ async def test_a_badge_reads_only_what_lies_beyond_the_last(
 ) -> None:
     """By the index on positions; with nothing new, nothing is read."""
     head = await stores.admin.fetchval("SELECT position FROM log_head")
-    found = await plans(stores, "inbox_api", QUERIES["count_unread"], crowd, head, 5, None)
+    found = await plans(stores, "inbox_api", QUERIES["count_items"], crowd, head, 5, 5, None, 0, 0)
     assert_only_by_index(found)
     arrivals = [*scans(found, "blocks"), *scans(found, "direct")]
     assert sum(node["Actual Rows"] for node in arrivals) == 0
@@ -216,7 +214,7 @@ async def test_a_badge_from_nothing_looks_each_item_up_by_key(
     stores: Stores, crowd: int, analyzed: str
 ) -> None:
     """Receipts by recipient and broadcast, never all of either."""
-    found = await plans(stores, "inbox_api", QUERIES["count_unread"], crowd, None, None, None)
+    found = await plans(stores, "inbox_api", QUERIES["count_items"], crowd, *[None] * 6)
     assert_only_by_index(found)
     (receipts,) = scans(found, "receipts")
     assert receipts["Index Name"] == "receipts_pkey"

@@ -87,7 +87,9 @@ async def test_without_an_identity_nothing_is_to_be_seen(stores: Stores) -> None
         assert await connection.fetchval("SELECT count(*) FROM blocks") == 0
         assert await connection.fetchval("SELECT count(*) FROM team_members") == 0
         assert (
-            await connection.fetchval("SELECT unread_count FROM count_unread($1, NULL, NULL, NULL)", number)
+            await connection.fetchval(
+                "SELECT unread_count FROM count_items($1, NULL, NULL, NULL, NULL, NULL, NULL)", number
+            )
             == 1
         )
     await connection.close()
