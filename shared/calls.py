@@ -9,11 +9,13 @@ from typing import Self
 import structlog
 from prometheus_client import Histogram
 
+from shared.admission import CallDoor, StreamDoor
 from shared.auth import Identity
 from shared.errors import Internal, TooManyCalls, TooManyStreams
 from shared.logging import canonical, correlation_id
 from shared.metrics import RPC_OPEN, RPC_SECONDS
 from shared.settings import Environment
+from shared.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -25,25 +27,40 @@ _OUR_FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOW
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How many calls and streams a server takes at once, and how long a unary call that names no deadline may run."""
+    """How many calls and streams a server takes at once, and how long a unary call that names no deadline may run.
+
+    Of the calls from outside `calls_at_once` are worked on while the others wait, and of the streams `streams_opening`
+    may be on their way to their first message.
+    """
 
     max_calls: int = 1_000
     max_streams: int = 20_000
+    calls_at_once: int = 64
+    streams_opening: int = 256
     deadline_s: float = 10.0
 
     @classmethod
     def read(cls, env: Environment, prefix: str) -> Self:
-        """Reads `<prefix>_MAX_CALLS`, `<prefix>_MAX_STREAMS` and `<prefix>_DEADLINE_S`."""
+        """Reads `<prefix>_MAX_CALLS`, `_MAX_STREAMS`, `_CALLS_AT_ONCE`, `_STREAMS_OPENING` and `_DEADLINE_S`."""
         usual = cls()
+
+        def count(name: str, default: int) -> int:
+            return env.integer(f"{prefix}_{name}", default, least=1, most=1_000_000)
+
         return cls(
-            max_calls=env.integer(f"{prefix}_MAX_CALLS", usual.max_calls, least=1, most=1_000_000),
-            max_streams=env.integer(f"{prefix}_MAX_STREAMS", usual.max_streams, least=1, most=1_000_000),
+            max_calls=count("MAX_CALLS", usual.max_calls),
+            max_streams=count("MAX_STREAMS", usual.max_streams),
+            calls_at_once=count("CALLS_AT_ONCE", usual.calls_at_once),
+            streams_opening=count("STREAMS_OPENING", usual.streams_opening),
             deadline_s=env.seconds(f"{prefix}_DEADLINE_S", usual.deadline_s, least=0.01, most=3_600),
         )
 
 
 class Traffic:
-    """Counts the calls and streams that are open, and refuses those for which there is no room."""
+    """Counts the calls and streams that are open, and refuses those for which there is no room.
+
+    Those from outside come in by the doors `calls` and `streams`, and calls work while they have one of the `turns`.
+    """
 
     def __init__(self, limits: CallLimits) -> None:
         """Starts with none open."""
@@ -52,6 +69,9 @@ class Traffic:
         self._streams = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self.turns = Turns(limits.calls_at_once)
+        self.calls = CallDoor(self.turns)
+        self.streams = StreamDoor(limits.streams_opening)
         RPC_OPEN.labels("call").set_function(lambda: self._calls)
         RPC_OPEN.labels("stream").set_function(lambda: self._streams)
 

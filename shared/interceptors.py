@@ -8,10 +8,11 @@ import structlog
 from google.protobuf import descriptor_pool
 from typing_extensions import override
 
+from shared.admission import CallDoor, StreamDoor
 from shared.auth import TokenVerifier
 from shared.calls import CallLimits, Traffic
 from shared.methods import Gate, Handler, ProtectedMethod, Replay, UnknownMethod
-from shared.rights import Right, RoleOf, rights_gap
+from shared.rights import INTERNAL, Right, RoleOf, rights_gap
 from shared.validation import Rules
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ class EdgeInterceptor(grpc.GenericRpcHandler):
         self._gate = Gate(verifier, role_of, self.traffic)
         self._can_look_up_roles = role_of is not None
         self._handlers: dict[str, Handler] = {}
+        self._doors: dict[str, CallDoor | StreamDoor] = {}
         self._unknown = UnknownMethod(self._gate).handler()
 
     def protect(
@@ -61,7 +63,11 @@ class EdgeInterceptor(grpc.GenericRpcHandler):
             protected = ProtectedMethod(
                 self._gate, method, handlers[name], right, replays.get(name), rules.get(name)
             )
-            self._handlers[f"/{service}/{name}"] = protected.handler()
+            path = f"/{service}/{name}"
+            self._handlers[path] = protected.handler()
+            if right != INTERNAL:
+                is_stream = method.client_streaming or method.server_streaming
+                self._doors[path] = self.traffic.streams if is_stream else self.traffic.calls
 
     def exempt(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """Takes in a service that anybody may call, as it is: health and reflection."""
@@ -70,4 +76,7 @@ class EdgeInterceptor(grpc.GenericRpcHandler):
     @override
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """The method behind its edge; a name that was not taken in is refused like any other call, token first."""
-        return self._handlers.get(handler_call_details.method, self._unknown)
+        method = handler_call_details.method
+        door = self._doors.get(method)
+        refusal = door.refusal() if door is not None else None
+        return refusal if refusal is not None else self._handlers.get(method, self._unknown)

@@ -18,10 +18,11 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from typing_extensions import override
 
+from shared.admission import STATUS_DETAILS_KEY, Opening
 from shared.auth import LEEWAY_S, Identity, TokenVerifier, set_caller
 from shared.calls import CORRELATION_KEY, Call, MethodFigures, Traffic, begin_correlation
 from shared.errors import DeadlineExceeded, ServiceError, TokenExpired, Unauthenticated, Unimplemented
-from shared.rights import Right, RoleOf, admit
+from shared.rights import INTERNAL, Right, RoleOf, admit
 from shared.translations import to_service_error
 from shared.validation import RequestReader, Rules
 
@@ -33,9 +34,9 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 _Incoming: TypeAlias = bytes | AsyncIterator[bytes]
 _Outgoing: TypeAlias = Message | bytes
 _Behaviour: TypeAlias = Callable[[Any, Context], Any]
+_Work: TypeAlias = Awaitable[None] | AsyncGenerator[_Outgoing, None]
 _Result = TypeVar("_Result")
 
-_STATUS_DETAILS_KEY = "grpc-status-details-bin"
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 # The end of the name of every module of generated servicers.
 _GENERATED = "_pb2_grpc"
@@ -79,9 +80,10 @@ class Gate:
 class _GuardedMethod:
     """The frame around any method: room, figures, and errors turned into a status."""
 
-    def __init__(self, gate: Gate, name: str, *, is_stream: bool) -> None:
+    def __init__(self, gate: Gate, name: str, *, is_stream: bool, is_outside: bool) -> None:
         self._gate = gate
         self._is_stream = is_stream
+        self._is_outside = is_outside
         self._figures = MethodFigures(name)
 
     async def _serve(self, incoming: _Incoming, context: Context) -> bytes | None:
@@ -90,7 +92,7 @@ class _GuardedMethod:
         try:
             traffic.enter(is_stream=self._is_stream)
             try:
-                answer = await self._respond(call, incoming, context)
+                answer = await self._in_turn(call, incoming, context)
             finally:
                 traffic.leave(is_stream=self._is_stream)
         except BaseException as error:
@@ -98,6 +100,18 @@ class _GuardedMethod:
             raise
         call.end("OK")
         return answer
+
+    async def _in_turn(self, call: Call, incoming: _Incoming, context: Context) -> bytes | None:
+        """Calls from outside are worked on a few at a time, so that those which are come to their end."""
+        if self._is_stream or not self._is_outside:
+            return await self._respond(call, incoming, context)
+        turns = self._gate.traffic.turns
+        if not turns.take():
+            await turns.wait(context)
+        try:
+            return await self._respond(call, incoming, context)
+        finally:
+            turns.give()
 
     async def _respond(self, call: Call, incoming: _Incoming, context: Context) -> bytes | None:
         raise Unimplemented
@@ -108,7 +122,7 @@ class UnknownMethod(_GuardedMethod):
 
     def __init__(self, gate: Gate) -> None:
         """One for all names, so that inventing names costs us nothing."""
-        super().__init__(gate, "unknown", is_stream=False)
+        super().__init__(gate, "unknown", is_stream=False, is_outside=False)
 
     def handler(self) -> Handler:
         """The handler to give to gRPC, of the kind that suits calls of every kind."""
@@ -134,7 +148,8 @@ class ProtectedMethod(_GuardedMethod):
     ) -> None:
         """`inner` is the handler that generated code made for the servicer; TypeError when it is not async."""
         is_stream = inner.request_streaming or inner.response_streaming
-        super().__init__(gate, f"{method.containing_service.name}/{method.name}", is_stream=is_stream)
+        name = f"{method.containing_service.name}/{method.name}"
+        super().__init__(gate, name, is_stream=is_stream, is_outside=right != INTERNAL)
         self._inner = inner
         self._right = right
         self._replay = replay
@@ -162,10 +177,18 @@ class ProtectedMethod(_GuardedMethod):
         request = self._request(call, incoming) if isinstance(incoming, bytes) else self._requests(incoming)
         work = self._behaviour(request, context)
         if self._inner.response_streaming:
-            return await _until_token_ends(identity, _send_all(work, context))
+            await self._stream(identity, work, context)
+            return None
         if self._is_stream:
             return _serialize(await _until_token_ends(identity, work))
         return _serialize(await self._until_deadline(work, context))
+
+    async def _stream(self, identity: Identity, work: _Work, context: Context) -> None:
+        opening = self._gate.traffic.streams.begin(counts=self._is_outside)
+        try:
+            await _until_token_ends(identity, _send_all(work, context, opening))
+        finally:
+            opening.end(is_open=False)
 
     def _request(self, call: Call, raw: bytes) -> Message:
         request = self._reader.parse(raw)
@@ -204,13 +227,15 @@ async def _within(limit_s: float, late: type[ServiceError], work: Awaitable[_Res
         raise
 
 
-async def _send_all(work: Awaitable[None] | AsyncGenerator[_Outgoing, None], context: Context) -> None:
+async def _send_all(work: _Work, context: Context, opening: Opening) -> None:
     """Servicers stream by yielding responses, or by writing them to the context."""
     if not isinstance(work, AsyncGenerator):
+        opening.end(is_open=True)
         await work
         return
     async with aclosing(work) as responses:
         async for response in responses:
+            opening.end(is_open=True)
             await context.write(response)
 
 
@@ -245,4 +270,4 @@ async def _fail(call: Call, error: BaseException, context: Context) -> None:
         code = _STATUS_CODES[failure.status]
         call.end(code.name, failure.reason_name)
         status = failure.to_rich_status()
-        await context.abort(code, status.message, ((_STATUS_DETAILS_KEY, status.SerializeToString()),))
+        await context.abort(code, status.message, ((STATUS_DETAILS_KEY, status.SerializeToString()),))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from shared.settings import Address, SettingsError
 
@@ -13,6 +13,10 @@ RPC_SECONDS = Histogram(
     buckets=_RPC_BUCKETS_S,
 )  # fmt: skip
 RPC_OPEN = Gauge("wedsync_rpc_open", "Calls and streams open now.", ["kind"])
+RPC_REFUSED = Counter(
+    "wedsync_rpc_refused", "Calls and streams that were refused unread because there was no room.", ["kind"]
+)
+RPC_SHED_SHARE = Gauge("wedsync_rpc_shed_share", "The part of the calls from outside that is refused now.")
 DEPENDENCY_UP = Gauge(
     "wedsync_dependency_up", "Whether a dependency answered its last check.", ["dependency"]
 )

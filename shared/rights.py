@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 from uuid import UUID
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -65,6 +65,10 @@ def scopes(*names: str) -> Right:
 def limited_scope(name: str) -> Right:
     """Services whose token carries this scope whole, or limited by a list (`name:one,two`) that the servicer heeds."""
     return Right(limited_scopes=frozenset({name}))
+
+
+INTERNAL: Final = scopes("internal")
+"""The right to what only the suite's own services call: no load from outside may keep them from each other."""
 
 
 async def admit(identity: Identity, right: Right, role_of: RoleOf | None) -> str | None:

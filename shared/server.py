@@ -16,11 +16,13 @@ import uvloop
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from shared import loopback
 from shared.calls import CallLimits
 from shared.drain import DrainStep
 from shared.errors import ServiceError
 from shared.health import HealthMonitor
 from shared.interceptors import NO_REPLAYS, NO_RULES, EdgeInterceptor
+from shared.loopback import Loopback
 from shared.methods import Handler, Replay
 from shared.metrics import serve_metrics
 from shared.rights import Right
@@ -78,6 +80,8 @@ class GrpcServer:
         self._services: list[str] = []
         self._stop_metrics: Callable[[], None] | None = None
         self._server = grpc.aio.server(handlers=[edge], options=_options(settings))
+        self._loopback = Loopback(self._server)
+        edge.exempt(loopback.SERVICE, self._loopback.handlers)
 
     def add(
         self,
@@ -107,6 +111,7 @@ class GrpcServer:
             self._stop_metrics = serve_metrics(variable, self._settings.metrics_listen)
         await self._health.start(self._services)
         await self._server.start()
+        self._edge.traffic.calls.measure_by(self._loopback.ask)
         log.info("serving", listen=str(address), services=self._services)
         return address
 
@@ -127,6 +132,8 @@ class GrpcServer:
             # Health watchers never finish of themselves; only the edge's calls are worth waiting for.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._edge.traffic.wait_until_idle(), self._settings.finish_s)
+            await self._edge.traffic.calls.close()
+            await self._loopback.close()
             await self._server.stop(None)
             await stopping
             if self._stop_metrics is not None:
