@@ -18,6 +18,8 @@ from shared.settings import Environment, SettingsError
 LEEWAY_S = 30
 # Longer than any token of ours by far; grpc itself takes 8 KiB of metadata.
 _LONGEST_TOKEN = 8_192
+# An issuer has one for each key.
+_MOST_HEADERS = 64
 _REQUIRED_CLAIMS = ["sub", "exp", "iss", "aud"]
 _LONGEST_SERVICE_NAME = 64
 
@@ -98,6 +100,7 @@ class TokenVerifier:
         self._clock = clock or SystemClock()
         self._cache_size = cache_size
         self._verified: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
+        self._keys_by_header: dict[str, jwt.PyJWK] = {}
         self._generation = keys.generation
 
     @classmethod
@@ -116,6 +119,7 @@ class TokenVerifier:
         if self._generation != self._keys.generation:
             self._generation = self._keys.generation
             self._verified.clear()
+            self._keys_by_header.clear()
         known = self._verified.get(token)
         if known is None:
             return await self._verify_new(token)
@@ -147,11 +151,11 @@ class TokenVerifier:
     async def _claims(self, token: str) -> dict[str, object]:
         if len(token) > _LONGEST_TOKEN or not token.isascii() or token.count(".") != 2:
             raise Unauthenticated
-        header = jwt.get_unverified_header(token)
-        key_id = header.get("kid")
-        key = await self._keys.find(key_id) if isinstance(key_id, str) else None
-        if key is None or header.get("alg") != key.algorithm_name:
-            raise Unauthenticated
+        # An issuer writes the same header into all of its tokens, so reading it once is enough.
+        header = token.partition(".")[0]
+        key = self._keys_by_header.get(header) if self._keys.is_settled else None
+        if key is None:
+            key = await self._find_key(token)
         claims: dict[str, object] = jwt.decode(
             token,
             key,
@@ -161,7 +165,19 @@ class TokenVerifier:
             leeway=LEEWAY_S,
             options={"require": _REQUIRED_CLAIMS},
         )
+        # Only now, or whoever invents headers would take all the room.
+        if len(self._keys_by_header) < _MOST_HEADERS:
+            self._keys_by_header[header] = key
         return claims
+
+    async def _find_key(self, token: str) -> jwt.PyJWK:
+        """The key that a token's header names, when it is of the algorithm that the header names."""
+        header = jwt.get_unverified_header(token)
+        key_id = header.get("kid")
+        key = await self._keys.find(key_id) if isinstance(key_id, str) else None
+        if key is None or header.get("alg") != key.algorithm_name:
+            raise Unauthenticated
+        return key
 
 
 def _identify(claims: dict[str, object]) -> Identity:

@@ -94,6 +94,7 @@ class KeyRing:
         """Holds no key until `load`."""
         self._source = source
         self._clock = clock or SystemClock()
+        self._content = b""
         self._keys: dict[str, jwt.PyJWK] = {}
         self._reloading: asyncio.Task[None] | None = None
         self._next_look = 0.0
@@ -114,6 +115,11 @@ class KeyRing:
             self._next_look = now + self._source.look_every_s
             if self._source.may_have_changed():
                 self._reloading = self._start_reload()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no reload is under way."""
+        return self._reloading is None
 
     async def find(self, key_id: str) -> jwt.PyJWK | None:
         """The key with this id; an unknown one is looked for at the source, at most once in 10 s."""
@@ -138,9 +144,12 @@ class KeyRing:
             self._reloading = None
 
     def _install(self, content: bytes) -> None:
-        self._keys = parse_keys(content)
-        self.generation += 1
         self._next_look = self._clock.monotonic() + self._source.look_every_s
+        if content == self._content:
+            # Whoever holds on to what these keys have verified may go on.
+            return
+        self._keys, self._content = parse_keys(content), content
+        self.generation += 1
         log.info("auth_keys_loaded", key_ids=sorted(self._keys))
 
 

@@ -205,6 +205,17 @@ async def test_key_taken_out_ends_its_tokens(
         await verifier.verify(token)
 
 
+async def test_a_new_token_of_a_known_kind_waits_for_the_keys_that_are_being_read(
+    verifier: TokenVerifier, tmp_path: Path, clock: FixedClock
+) -> None:
+    """Its header was seen before, and its key has gone since: what is remembered of headers ends with the keys."""
+    await verifier.verify(ED.token())
+    write_keys(tmp_path / "keys.json", RSA.public())
+    clock.move(1)
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(ED.token(sub="another"))
+
+
 async def test_new_key_is_taken_without_restart(
     verifier: TokenVerifier, tmp_path: Path, clock: FixedClock
 ) -> None:
