@@ -1,8 +1,10 @@
 """The sender's settings, read once from the environment."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
+from services.sender.domain import Priority
 from shared.auth import AuthSettings
 from shared.logging import read_format
 from shared.messaging import MessagingSettings
@@ -12,6 +14,8 @@ from shared.settings import Address, Environment
 
 PREFIX: Final = "SENDER"
 _POSTGRES: Final = ("postgres", "postgresql")
+# What is delivered in about ten seconds on two cores, and for urgent ones twice that; critical ones have no limit.
+_BACKLOG: Final = {Priority.HIGH: 2_000, Priority.NORMAL: 1_000, Priority.LOW: 1_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Settings:
     dispatcher: Address
     inbox: Address
     relay_lease_s: float
+    backlog: Mapping[Priority, int]
     log_format: str | None
 
     @classmethod
@@ -47,5 +52,9 @@ class Settings:
             inbox=env.address("INBOX_ADDR"),
             # How long a dispatcher has for a broadcast before it is announced again, which does no harm.
             relay_lease_s=env.seconds("SENDER_RELAY_LEASE_S", 30.0, least=1, most=3600),
+            backlog={
+                priority: env.integer(f"SENDER_BACKLOG_{priority.name}", usual, least=1, most=1_000_000)
+                for priority, usual in _BACKLOG.items()
+            },
             log_format=read_format(env),
         )

@@ -10,6 +10,7 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
 
 from services.sender import servicer
+from services.sender.backlog import Backlog
 from services.sender.cancelling import CancelFinisher, Cancelling, Stopping
 from services.sender.config import Settings
 from services.sender.consumer import StateConsumer, bury, encode_due
@@ -70,7 +71,8 @@ async def start(settings: Settings) -> RunningSender:
     directory, replays = Directory(AudienceServiceStub(preferences)), Replays(store)
     dispatches, inboxes = DispatcherServiceStub(dispatcher), InboxServiceStub(inbox)
     relay = OutboxRelay(worked, SCHEMA, nats, lease_s=settings.relay_lease_s, encode=encode_due)
-    sending = Sending(store, replays, directory, clock, relay.wake)
+    backlog = Backlog(work, settings.backlog)
+    sending = Sending(store, replays, directory, backlog, clock, relay.wake)
     progress = Progress(store, directory, dispatches, inboxes, changes, clock)
     stopping = Stopping(work, dispatches, inboxes, changes)
     cancelling, finisher = (
@@ -110,6 +112,7 @@ async def start(settings: Settings) -> RunningSender:
         DrainStep("stop_fetching", reports.stop),
         DrainStep("end_watches", changes.close),
         server.finish_calls(),
+        DrainStep("stop_counting", backlog.close),
         DrainStep("finish_relay", lambda: _finish(relay, finisher, background)),
         DrainStep("drain_nats", nats.drain),
         DrainStep(

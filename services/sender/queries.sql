@@ -68,6 +68,15 @@ SELECT request_cancel($1, $2, $3, $4::text[]::broadcast_state[], $5, $6) AS is_n
 -- Claimed only when everybody who had to stop has confirmed it.
 SELECT finish_cancel($1, $2::text[]::broadcast_state[], $3, $4, $5) AS is_cancelled;
 
+-- name: count_waiting
+-- How far the dispatchers are behind: what is due and has not been reported, as the partial indexes hold it.
+SELECT
+    rank,
+    count(*) AS waiting
+FROM outbox
+WHERE state = 'published' OR (state = 'pending' AND due_at <= clock_timestamp())
+GROUP BY rank;
+
 -- name: list_unfinished_cancels
 -- Those whose callers did not get an answer and have not come back; the condition is that of the index.
 SELECT broadcast_id

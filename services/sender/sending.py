@@ -8,6 +8,7 @@ from uuid import uuid4
 import structlog
 from wedsync.broadcast.v1 import sender_pb2
 
+from services.sender.backlog import Backlog
 from services.sender.directory import Count, Directory
 from services.sender.domain import TYPES, Broadcast, Priority, wall_of
 from services.sender.forecasts import preview_message
@@ -34,6 +35,7 @@ class Sending:
         store: CallStore,
         replays: Replays,
         directory: Directory,
+        backlog: Backlog,
         clock: Clock,
         wake_relay: Callable[[], None],
     ) -> None:
@@ -41,6 +43,7 @@ class Sending:
         self._store = store
         self._replays = replays
         self._directory = directory
+        self._backlog = backlog
         self._clock = clock
         self._wake_relay = wake_relay
 
@@ -62,6 +65,8 @@ class Sending:
         """Accept a valid request, or, with `validate_only`, say how it would be accepted."""
         draft = draft_to_send(request)
         wall = wall_of(draft.targeting, draft.wedding_id)
+        if not request.validate_only:
+            self._require_room(draft)
         caller = await self._sender(draft, wall)
         count = await self._directory.count(draft.targeting, wall)
         now = self._clock.now()
@@ -91,6 +96,11 @@ class Sending:
             require_reach(caller, TYPES[draft.type], draft.targeting)
         return caller
 
+    def _require_room(self, draft: Draft) -> None:
+        """What is for later waits in no dispatcher's way."""
+        if draft.scheduled_for is None or draft.scheduled_for <= self._clock.now():
+            self._backlog.require_room(draft.priority or TYPES[draft.type].default_priority)
+
     async def _accept(
         self,
         broadcast: Broadcast,
@@ -103,6 +113,8 @@ class Sending:
         await failpoint(AFTER_COMMIT)
         if repeatable is not None and earlier is not None:
             return answer_to(repeatable, earlier, sender_pb2.SendBroadcastResponse)
+        if broadcast.content.scheduled_for <= broadcast.created_at:
+            self._backlog.add(broadcast.content.priority)
         self._wake_relay()
         _log_accepted(broadcast)
         return response

@@ -184,6 +184,11 @@ class DispatchStore:
             )
         )
 
+    async def count_waiting(self) -> dict[Priority, int]:
+        """How many broadcasts are due and have not come to their end, by priority."""
+        rows = await self._database.fetch(_QUERIES["count_waiting"])
+        return {Priority(row["rank"] + 1): row["waiting"] for row in rows}
+
     async def unfinished_cancels(self, older_than_s: float, limit: int) -> list[str]:
         """Broadcasts whose cancel was asked for that long ago and is not finished."""
         rows = await self._database.fetch(_QUERIES["list_unfinished_cancels"], older_than_s, limit)

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from wedsync.broadcast.v1 import common_pb2, sender_pb2
 
 from tests.integration.sender.site import Metadata, ServingSite, Site, a_send, ahead
-from tests.integration.shared.edge import Refusal, refusal_of
-from tests.integration.shared.polling import until
+from tests.integration.shared.edge import Refusal, read_refusal, refusal_of
+from tests.integration.shared.polling import until, until_equal
 
 PENDING = common_pb2.BROADCAST_STATE_PENDING
 
@@ -334,3 +334,58 @@ async def test_many_sends_at_once_are_all_kept(site: Site) -> None:
     ids = {answer.broadcast.broadcast_id for answer in answers}
     assert len(ids) == 50
     await until(lambda: ids <= {each.broadcast_id for each in site.lanes.heard})
+
+
+async def test_sends_are_refused_while_too_much_waits_to_be_delivered(site: ServingSite) -> None:
+    """Past the limit of its priority a send is told to come again; what is urgent, for later, or repeated is not."""
+    _, admin = site.person("admin")
+    waiting = "SELECT count(*) FROM sender.outbox WHERE rank = 3 AND state IN ('pending', 'published')"
+    limit = await site.admin.fetchval(waiting) + 3
+    await site.restart(SENDER_BACKLOG_LOW=str(limit))
+    low = common_pb2.PRIORITY_LOW
+    first = a_send(priority=low, request_id=str(uuid4()))
+    answered = await site.send(admin, first)
+
+    refusals: list[Refusal] = []
+
+    async def is_refused() -> bool:
+        try:
+            await site.send(admin, a_send(priority=low))
+        except grpc.aio.AioRpcError as error:
+            refusals.append(read_refusal(error))
+        return bool(refusals)
+
+    await until_equal(True, is_refused)
+    (told,) = refusals
+    assert (told.code, told.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
+    assert (told.retry_after_s, told.metadata) == (2.0, {"priority": "low"})
+    assert await site.send(admin, first) == answered
+    await site.send(admin, a_send(priority=low, scheduled_for=ahead(hours=1)))
+    await site.send(admin, a_send(priority=common_pb2.PRIORITY_NORMAL))
+    await site.send(admin, a_send(type="security.alert", priority=common_pb2.PRIORITY_CRITICAL))
+    await site.send(admin, a_send(priority=low, validate_only=True))
+
+
+async def test_sends_go_on_when_what_waited_is_delivered(site: ServingSite) -> None:
+    """As soon as dispatchers have caught up there is room again."""
+    _, admin = site.person("admin")
+    low = common_pb2.PRIORITY_LOW
+    await site.admin.execute(
+        "UPDATE sender.outbox SET state = 'cancelled', lease_until = NULL WHERE rank = 3"
+    )
+    await site.restart(SENDER_BACKLOG_LOW="2")
+    sent: list[str] = []
+
+    async def is_refused() -> bool:
+        try:
+            sent.append((await site.send(admin, a_send(priority=low))).broadcast.broadcast_id)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        return False
+
+    await until_equal(True, is_refused)
+    for broadcast_id in sent:
+        await site.plan(broadcast_id)
+        await site.report(broadcast_id, "sent")
+
+    await until_equal(False, is_refused)
