@@ -1,0 +1,96 @@
+"""Builds everybody who works on a site during a run: callers, watchers, senders, saboteurs and those who look."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Final
+
+from stack.load import SEED
+from stack.world import World
+from tests.chaos.callers import Callers
+from tests.chaos.cast import choose_cast
+from tests.chaos.changes import Changes
+from tests.chaos.echo import Echo
+from tests.chaos.faults import Faults
+from tests.chaos.reading import Lists, Record
+from tests.chaos.screens import Screens
+from tests.chaos.site import OBSERVER, Site
+from tests.chaos.terms import Terms
+from tests.chaos.truth import Truth
+from tests.chaos.workload import Workload
+
+_OPEN_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Everybody who works on a site."""
+
+    truth: Truth
+    callers: Callers
+    record: Record
+    lists: Lists
+    screens: Screens
+    workload: Workload
+    changes: Changes
+    echo: Echo
+    faults: Faults
+
+
+@asynccontextmanager
+async def working_on(site: Site, terms: Terms) -> AsyncIterator[Crew]:
+    """The crew, with every stream open and before anything is sent."""
+    crew = _hire(site, terms)
+    watching = asyncio.create_task(crew.screens.follow())
+    try:
+        await crew.echo.open()
+        async with asyncio.timeout(_OPEN_S):
+            await crew.screens.until_open()
+        yield crew
+        if watching.done():
+            watching.result()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await crew.echo.close()
+        await crew.callers.close()
+        await crew.record.close()
+
+
+def _hire(site: Site, terms: Terms) -> Crew:
+    def dice(part: str) -> Random:
+        """Chances of their own for each part, so that one does not shift another's."""
+        return Random(f"{terms.seed}:{part}")
+
+    world = World(terms.recipients, SEED, datetime.now(UTC).date())
+    cast = choose_cast(world, dice("cast"))
+    truth = Truth(world, cast.undecided)
+    callers = Callers(site.addresses, site.mint, dice("callers"))
+    record = Record(site.admin_url)
+    screens = Screens(callers, truth, cast.alone, cast.together)
+    echo = Echo(site.nats_access.url_for(OBSERVER), dice("echo"))
+    changes = Changes(
+        callers,
+        truth,
+        dice("changes"),
+        readers=screens.alone,
+        undecided=cast.undecided,
+        sleepers=cast.sleepers,
+        weddings=cast.changing,
+    )
+    return Crew(
+        truth=truth,
+        callers=callers,
+        record=record,
+        lists=Lists(callers, truth),
+        screens=screens,
+        workload=Workload(
+            callers, truth, dice("workload"), terms.sends_per_second, cast.walled, record.arrived
+        ),
+        changes=changes,
+        echo=echo,
+        faults=Faults(site, echo, dice("faults")),
+    )

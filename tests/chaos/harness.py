@@ -1,0 +1,31 @@
+"""Owns one run from start to verdict, on a site of its own."""
+
+import time
+from pathlib import Path
+from random import Random
+
+from tests.chaos.arming import Arming
+from tests.chaos.crew import working_on
+from tests.chaos.processes import Death
+from tests.chaos.report import Report
+from tests.chaos.site import Site
+from tests.chaos.storm import weather
+from tests.chaos.terms import Terms
+from tests.chaos.verdict import judge
+
+
+async def run(terms: Terms, *, keep: bool = False) -> Report:
+    """One run; its folder stays when it was not clean, or did not get to its end, and with `keep`."""
+    began = time.time()
+    deaths: list[Death] = []
+
+    def arming(log: Path) -> Arming:
+        return Arming(Random(f"{terms.seed}:arming"), log)
+
+    site = Site(terms.recipients, arming, deaths.append)
+    async with site, working_on(site, terms) as crew:
+        course = await weather(site, crew, terms)
+        report = await judge(site, crew, terms, course, deaths, began)
+    if report.is_clean and not keep:
+        site.forget()
+    return report

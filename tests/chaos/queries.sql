@@ -1,0 +1,60 @@
+-- name: end_sessions
+-- Everybody's but the administrator's own, who is about to need one.
+SELECT pg_terminate_backend(pid)
+FROM pg_stat_activity
+WHERE usename <> 'postgres' AND backend_type = 'client backend';
+
+-- name: connection_limit
+-- How many connections a role may have, as a statement: -1 is no limit. Past it Postgres says 53300, as when it is full.
+SELECT format('ALTER ROLE %I CONNECTION LIMIT %s', $1::text, $2::integer);
+
+-- name: blocks_of
+-- Who has a broadcast, where many of a block do.
+SELECT block, members
+FROM inbox.blocks
+WHERE broadcast_id = $1;
+
+-- name: direct_of
+-- Who has a broadcast, where few of a block do.
+SELECT recipient_number
+FROM inbox.direct
+WHERE broadcast_id = $1;
+
+-- name: all_blocks
+-- Who has what, where many of a block do.
+SELECT broadcast_id, block, members
+FROM inbox.blocks;
+
+-- name: all_direct
+-- Who has what, where few of a block do.
+SELECT broadcast_id, recipient_number
+FROM inbox.direct;
+
+-- name: all_broadcasts
+-- What the sender has accepted, whatever it has answered.
+SELECT broadcast_id, title, state, sent_at
+FROM sender.broadcasts;
+
+-- name: unfinished
+-- What is still on its way.
+SELECT count(*)
+FROM sender.broadcasts
+WHERE state IN ('pending', 'dispatching')
+    OR (cancel_requested_at IS NOT NULL AND state = 'sent')
+    OR (retract AND NOT retracted AND state IN ('sent', 'cancelled'));
+
+-- name: dead_letters
+-- What the dispatcher has put aside.
+SELECT subject, error, sum(times)::bigint AS times
+FROM dispatcher.dead_letters
+GROUP BY subject, error;
+
+-- name: walls_that_differ
+-- Weddings whose team is another in the inbox than in the directory.
+SELECT count(*)
+FROM preferences.weddings
+WHERE (SELECT array_agg(recipient_number ORDER BY recipient_number) FROM preferences.team_members
+       WHERE team_members.wedding_id = weddings.wedding_id)
+    IS DISTINCT FROM
+      (SELECT array_agg(recipient_number ORDER BY recipient_number) FROM inbox.team_members
+       WHERE team_members.wedding_id = weddings.wedding_id);

@@ -1,0 +1,195 @@
+"""Owns looking at what has become of everything: on record by SQL, and as people see it through gRPC."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypeVar
+from uuid import UUID
+
+import asyncpg
+import grpc
+from pyroaring import BitMap
+from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, DeliveryState
+from wedsync.broadcast.v1.inbox_pb2 import GetInboxItemRequest, ListInboxItemsRequest
+from wedsync.broadcast.v1.sender_pb2 import GetBroadcastRequest
+
+from shared.audience import Audience
+from shared.queries import load
+from tests.chaos.callers import Callers
+from tests.chaos.checker import Copies, Ledger
+from tests.chaos.terms import CALL_S
+from tests.chaos.truth import Truth
+
+QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
+_READERS_AT_ONCE: Final = 24
+_RETRY_S: Final = 0.1
+_PAGE: Final = 100
+_UNREACHABLE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class OnRecord:
+    """A broadcast as the sender has it."""
+
+    broadcast_id: str
+    title: str
+    state: str
+    sent_at: datetime | None
+
+
+class Record:
+    """The databases, seen by the administrator; asked again for as long as Postgres is away."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: asyncpg.Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def arrived(self, broadcast_id: str) -> BitMap:
+        """Who has a broadcast at this moment."""
+        key = UUID(broadcast_id)
+        blocks = await self._ask(lambda connection: connection.fetch(QUERIES["blocks_of"], key))
+        direct = await self._ask(lambda connection: connection.fetch(QUERIES["direct_of"], key))
+        members = BitMap(row["recipient_number"] for row in direct)
+        for row in blocks:
+            members |= _members(row["block"], row["members"])
+        return members
+
+    async def everything(self) -> dict[str, Copies]:
+        """Who has what, by broadcast."""
+        found: dict[str, Copies] = {}
+        for row in await self._ask(lambda connection: connection.fetch(QUERIES["all_blocks"])):
+            copies = found.setdefault(str(row["broadcast_id"]), Copies())
+            copies.add(_members(row["block"], row["members"]))
+        for row in await self._ask(lambda connection: connection.fetch(QUERIES["all_direct"])):
+            found.setdefault(str(row["broadcast_id"]), Copies()).add(BitMap([row["recipient_number"]]))
+        return found
+
+    async def broadcasts(self) -> list[OnRecord]:
+        """All that was ever accepted."""
+        rows = await self._ask(lambda connection: connection.fetch(QUERIES["all_broadcasts"]))
+        return [
+            OnRecord(str(row["broadcast_id"]), row["title"], row["state"], row["sent_at"]) for row in rows
+        ]
+
+    async def unfinished(self) -> int:
+        """How many broadcasts and cancels are on their way."""
+        return int(await self._ask(lambda connection: connection.fetchval(QUERIES["unfinished"])))
+
+    async def dead_letters(self) -> list[str]:
+        """What was put aside, in words."""
+        rows = await self._ask(lambda connection: connection.fetch(QUERIES["dead_letters"]))
+        return [f"{row['times']} of {row['subject']}: {row['error']}" for row in rows]
+
+    async def walls_that_differ(self) -> int:
+        """How many weddings have another team in the inbox than in the directory."""
+        return int(await self._ask(lambda connection: connection.fetchval(QUERIES["walls_that_differ"])))
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _ask(self, question: Callable[[asyncpg.Connection], Awaitable[Answer]]) -> Answer:
+        async with self._turn:
+            while True:
+                try:
+                    if self._connection is None or self._connection.is_closed():
+                        self._connection = await asyncpg.connect(self._url)
+                    return await question(self._connection)
+                except _UNREACHABLE:
+                    self._connection = None
+                    await asyncio.sleep(_RETRY_S)
+
+
+class Lists:
+    """What people are shown when they ask."""
+
+    def __init__(self, callers: Callers, truth: Truth) -> None:
+        self._callers = callers
+        self._truth = truth
+        self._places = asyncio.Semaphore(_READERS_AT_ONCE)
+
+    async def inboxes(self, readers: Iterable[int]) -> dict[str, Copies]:
+        """Who was shown what."""
+        found: dict[str, Copies] = {}
+
+        async def read(number: int) -> None:
+            for broadcast_id in await self._inbox(number):
+                found.setdefault(broadcast_id, Copies()).add(BitMap([number]))
+
+        await asyncio.gather(*map(read, readers))
+        return found
+
+    async def unread(self, receipts: Iterable[tuple[int, str]], gone: Iterable[str]) -> list[tuple[int, str]]:
+        """Receipts that were confirmed and are not there; those for what is `gone` cannot be looked up."""
+        left = sorted(receipt for receipt in set(receipts) if receipt[1] not in set(gone))
+        marks = await asyncio.gather(*(self._is_read(*receipt) for receipt in left))
+        return [receipt for receipt, is_read in zip(left, marks, strict=True) if not is_read]
+
+    async def ledgers(self, broadcast_ids: Sequence[str]) -> Mapping[str, Ledger]:
+        """What the suite says of each broadcast."""
+        ledgers = await asyncio.gather(*map(self._ledger, broadcast_ids))
+        return {each.broadcast_id: each for each in ledgers}
+
+    async def _inbox(self, number: int) -> list[str]:
+        found, token = [], ""
+        metadata = self._callers.person(self._truth.user_ids[number])
+        async with self._places:
+            while True:
+                request = ListInboxItemsRequest(page_size=_PAGE, page_token=token, include_dismissed=True)
+                page = await self._callers.until_answered(
+                    "ListInboxItems",
+                    lambda request=request: self._callers.inbox.ListInboxItems(  # type: ignore[misc]
+                        request, metadata=metadata, timeout=CALL_S
+                    ),
+                )
+                found += [item.broadcast_id for item in page.items]
+                token = page.next_page_token
+                if not token:
+                    return found
+
+    async def _is_read(self, number: int, broadcast_id: str) -> bool:
+        metadata = self._callers.person(self._truth.user_ids[number])
+        request = GetInboxItemRequest(broadcast_id=broadcast_id)
+        async with self._places:
+            try:
+                answer = await self._callers.until_answered(
+                    "GetInboxItem",
+                    lambda: self._callers.inbox.GetInboxItem(request, metadata=metadata, timeout=CALL_S),
+                )
+            except grpc.aio.AioRpcError:
+                return False
+        return bool(answer.item.HasField("read_at"))
+
+    async def _ledger(self, broadcast_id: str) -> Ledger:
+        request = GetBroadcastRequest(broadcast_id=broadcast_id)
+        async with self._places:
+            answer = await self._callers.until_answered(
+                "GetBroadcast",
+                lambda: self._callers.sender.GetBroadcast(
+                    request, metadata=self._callers.admin, timeout=CALL_S
+                ),
+            )
+        channels: dict[str, dict[str, int]] = {}
+        for line in answer.stats.ledger:
+            states = channels.setdefault(_word(Channel.Name(line.channel)), {})
+            state = _word(DeliveryState.Name(line.state))
+            states[state] = states.get(state, 0) + line.count
+        state = _word(BroadcastState.Name(answer.broadcast.state))
+        return Ledger(broadcast_id, state, answer.stats.targeted, channels)
+
+
+def _word(name: str) -> str:
+    """`in_app` of CHANNEL_IN_APP."""
+    for prefix in ("CHANNEL_", "DELIVERY_STATE_", "BROADCAST_STATE_"):
+        name = name.removeprefix(prefix)
+    return name.lower()
+
+
+def _members(block: int, bits: asyncpg.BitString) -> BitMap:
+    return BitMap(Audience.from_blocks([(block, bits.bytes)]).to_list())

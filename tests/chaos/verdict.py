@@ -1,0 +1,179 @@
+"""Owns turning what a run has done and seen into what the checker compares, and into a report."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from pyroaring import BitMap
+
+from tests.chaos.checker import Accepted, Fate, Seen, Sent, Verdict, check
+from tests.chaos.crew import Crew
+from tests.chaos.processes import Death
+from tests.chaos.reading import OnRecord
+from tests.chaos.recovery import Span, recovery
+from tests.chaos.report import Report
+from tests.chaos.site import Site
+from tests.chaos.storm import Course
+from tests.chaos.terms import RECOVERY_BOUND_S, Terms
+from tests.chaos.workload import Attempt
+
+_SAMPLE: Final = 300
+_SHOWN_S: Final = 15.0
+_POLL_S: Final = 0.1
+_SLACK_S: Final = 1.5
+"""What starting a process takes on a machine that does much else, on top of the bound on recovery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run's sends, with the broadcasts that they have become."""
+
+    sent: list[Sent]
+    accepted: list[Accepted]
+    arrivals: list[Span]
+
+
+async def judge(
+    site: Site, crew: Crew, terms: Terms, course: Course, deaths: Sequence[Death], began: float
+) -> Report:
+    """Look at everything, compare, and tell."""
+    outcome = outcome_of(crew.workload.attempts, await crew.record.broadcasts())
+    await _until_shown(crew, outcome.accepted)
+    await _until_expired(crew.workload.attempts)
+    verdict = await _compare(crew, terms, outcome)
+    kills = [death for death in deaths if death.is_killed]
+    tries = [Span(*each) for attempt in crew.workload.attempts for each in attempt.tries]
+    ended = Counter((each.process.partition("-")[0], each.code) for each in deaths if not each.is_killed)
+    fired = site.arming.fired()
+    return Report(
+        seed=terms.seed,
+        seconds=time.time() - began,
+        verdict=verdict,
+        faults=crew.faults.counts(),
+        kills=Counter({name: count for (name, action), count in fired.items() if action == "kill"}),
+        lost_steps=Counter({name: count for (name, action), count in fired.items() if action == "skip"}),
+        unfired=site.arming.missing(),
+        undone=crew.faults.missing(),
+        recoveries=[
+            recovery(death.at, tries, outcome.arrivals) for death in kills if death.at < course.healed_at
+        ],
+        codes=crew.callers.codes,
+        other=[
+            *course.unfinished,
+            *await _other_findings(crew, outcome),
+            *slow_recoveries(course.solitary, tries, outcome.arrivals),
+        ],
+        notes=[
+            ", ".join(course.phases),
+            f"{len(kills)} processes were killed",
+            *(
+                f"{count} times a {service} ended by itself with code {code}"
+                for (service, code), count in sorted(ended.items())
+            ),
+            f"streams were resumed {crew.screens.resumed} times; {crew.echo.repeated} messages were repeated",
+            *(f"a stream ended: {each}" for each in sorted(set(crew.screens.failures))),
+        ],
+    )
+
+
+def outcome_of(attempts: Iterable[Attempt], rows: Iterable[OnRecord]) -> Outcome:
+    """Match sends with what is on record by the key in the title."""
+    by_title: dict[str, list[OnRecord]] = {}
+    for row in rows:
+        by_title.setdefault(row.title, []).append(row)
+    sent, accepted, arrivals = [], [], []
+    for attempt in attempts:
+        found = by_title.pop(attempt.key, [])
+        is_acknowledged = attempt.accepted_at is not None
+        sent.append(
+            Sent(
+                attempt.key,
+                is_acknowledged,
+                tuple(row.broadcast_id for row in found),
+                attempt.refused,
+                attempt.is_recovered,
+            )
+        )
+        for row in found:
+            accepted.append(_accepted(attempt, row))
+            if row.sent_at is not None and attempt.accepted_at is not None:
+                began = max(attempt.accepted_at, attempt.due_at)
+                arrivals.append(Span(began, row.sent_at.timestamp()))
+    for rest in by_title.values():  # nobody has sent these
+        accepted += [Accepted(row.broadcast_id, BitMap(), BitMap(), Fate.DELIVERED, 0.0) for row in rest]
+    return Outcome(sent, accepted, arrivals)
+
+
+def slow_recoveries(kills: Iterable[float], tries: Sequence[Span], arrivals: Sequence[Span]) -> list[str]:
+    """Kills in calm weather that were not recovered from within the lease and one poll."""
+    bound_s = RECOVERY_BOUND_S + _SLACK_S
+    found = []
+    for at in kills:
+        seen = recovery(at, tries, arrivals)
+        if max(seen.accepted_s or 0.0, seen.arrived_s or 0.0) > bound_s:
+            found.append(f"recovery took {seen}, at most {bound_s:g} s are allowed")
+    return found
+
+
+def _accepted(attempt: Attempt, row: OnRecord) -> Accepted:
+    cancel = attempt.cancel
+    is_confirmed = cancel is not None and cancel.confirmed_at is not None
+    if cancel is not None and (is_confirmed or row.state == "cancelled"):
+        fate = Fate.HIDDEN if cancel.retract else Fate.STOPPED
+    else:
+        fate = Fate.EXPIRED if attempt.expires else Fate.DELIVERED
+    return Accepted(
+        row.broadcast_id,
+        attempt.meant.must,
+        attempt.meant.may,
+        fate,
+        attempt.accepted_at or attempt.started_at,
+        cancel.arrived if cancel is not None and is_confirmed else None,
+        cancel.already_sent if cancel is not None and is_confirmed else None,
+    )
+
+
+async def _until_shown(crew: Crew, accepted: Sequence[Accepted]) -> None:
+    """Give the streams time for what they have not shown yet; what is missing then the checker will tell."""
+    deadline = time.monotonic() + _SHOWN_S
+    due = [
+        (each.broadcast_id, shown)
+        for each in accepted
+        if each.fate is Fate.DELIVERED
+        for shown in crew.screens.all
+        if shown.number in each.must
+    ]
+    while due and time.monotonic() < deadline:
+        due = [(broadcast_id, shown) for broadcast_id, shown in due if broadcast_id not in shown.added]
+        await asyncio.sleep(_POLL_S)
+
+
+async def _until_expired(attempts: Iterable[Attempt]) -> None:
+    """Whatever has a time limit has passed it, by every clock."""
+    limits = [attempt.request.expires_at.seconds + 2 for attempt in attempts if attempt.expires]
+    await asyncio.sleep(max(0.0, max(limits, default=0) - time.time()))
+
+
+async def _compare(crew: Crew, terms: Terms, outcome: Outcome) -> Verdict:
+    everyone = sorted(crew.truth.user_ids)
+    watchers = {shown.number for shown in crew.screens.alone}
+    chosen = set(Random(terms.seed).sample(everyone, _SAMPLE)) | watchers
+    readers = everyone if terms.lists_all else sorted(chosen)
+    merged = await crew.record.everything()
+    listed = await crew.lists.inboxes(readers)
+    ledgers = await crew.lists.ledgers([each.broadcast_id for each in outcome.accepted])
+    seen = [Seen(each.label, each.number, each.added, each.alerts) for each in crew.screens.all]
+    return check(outcome.sent, outcome.accepted, merged, listed, BitMap(readers), seen, ledgers)
+
+
+async def _other_findings(crew: Crew, outcome: Outcome) -> list[str]:
+    gone = {each.broadcast_id for each in outcome.accepted if each.fate in (Fate.HIDDEN, Fate.EXPIRED)}
+    unread = await crew.lists.unread(crew.changes.read, gone)
+    return [
+        *(f"dead letters: {each}" for each in await crew.record.dead_letters()),
+        *(f"a confirmed receipt is gone: {number} has not read {each}" for number, each in unread),
+    ]
