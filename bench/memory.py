@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Final
 
 import asyncpg
 import grpc
-import psutil
 from rich.console import Console
 from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from bench.broadcasts import PAYMENT, Broadcasts
+from bench.peak_memory import forget_peak, peak_mib
 from bench.population import Audience, prepare
 from bench.report import Bound, Result, Row, summarize
 from bench.site import administrator, service, started
@@ -69,25 +68,13 @@ async def _peaks(
     for _ in range(runs):
         processes = {name: stack.services(name) for name in SERVICES}
         for process in chain.from_iterable(processes.values()):
-            _forget_peak(process)
+            forget_peak(process.pid)
         broadcast_id = await broadcasts.send(PAYMENT, audience.targeting, audience.size)
         await broadcasts.arrive(broadcast_id, audience.size)
         await broadcasts.settle()
         for name, found in processes.items():
-            peaks[name].append(sum(map(_peak_mib, found)))
+            peaks[name].append(sum(peak_mib(process.pid) for process in found))
     return peaks
-
-
-def _forget_peak(process: psutil.Process) -> None:
-    """From now on the kernel's high-water mark is that of now (proc(5), clear_refs)."""
-    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
-
-
-def _peak_mib(process: psutil.Process) -> float:
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {process.pid} has no high-water mark")
 
 
 def _rows(small: Mapping[str, list[float]], large: Mapping[str, list[float]]) -> Iterator[Row]:
