@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import signal
 import socket
 import sys
@@ -35,6 +36,7 @@ log = structlog.get_logger(__name__)
 _Servicer = TypeVar("_Servicer")
 # What sysexits.h calls EX_CONFIG: a supervisor need not try again before somebody has changed something.
 _BAD_SETTINGS = 78
+_YOUNG_OBJECTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,17 @@ class GrpcServer:
         except RuntimeError as error:
             raise SettingsError(f"{variable}: {_why_not(listen)}") from error
         return Address(listen.host, port)
+
+
+def settle_memory() -> None:
+    """What a process holds once it serves, it keeps: looking through that for garbage would stop all calls meanwhile.
+
+    A full collection takes 60 ms in a process that has just started. What comes later is collected as ever, only in
+    larger portions, because a call leaves hardly anything that is not gone by itself.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
 
 
 def run_service(main: Callable[[], Awaitable[int]]) -> NoReturn:
