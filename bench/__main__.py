@@ -12,12 +12,14 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import delivery, isolation, memory
+from bench import delivery, inbox, isolation, live, memory
 from bench.report import Result, show, write
 
 Scenario = Callable[[bool, Console], Awaitable[Result]]
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "delivery": delivery.run,
+    "live": live.run,
+    "inbox": inbox.run,
     "isolation": isolation.run,
     "memory": memory.run,
 }

@@ -66,3 +66,34 @@ SELECT coalesce(sum(recipients), 0)::bigint FROM inbox.arrivals WHERE broadcast_
 -- name: count_outstanding
 -- Whether anything is still on its way, so that one run does not disturb the next.
 SELECT count(*) FROM dispatcher.dispatches WHERE close_time IS NULL;
+
+-- name: read_most
+-- What the callers have read already: an even share of their items, and never the newest.
+INSERT INTO inbox.receipts (recipient_number, broadcast_id, read_at)
+SELECT caller.number, blocks.broadcast_id, blocks.arrived_at
+FROM (SELECT recipients.number FROM preferences.recipients ORDER BY recipients.number LIMIT $1) AS caller
+JOIN inbox.blocks ON blocks.block = caller.number >> 12 AND get_bit(blocks.members, caller.number & 4095) <> 0
+WHERE hashint4(caller.number # blocks.position::integer) & 1023 < 1024 * $2::float8;
+
+-- name: note_reading
+-- So that no badge is taken for one that was counted after it.
+INSERT INTO inbox.changes (recipient_number, position)
+SELECT DISTINCT receipts.recipient_number, (SELECT log_head.position FROM inbox.log_head)
+FROM inbox.receipts
+ON CONFLICT (recipient_number) DO NOTHING;
+
+-- name: analyze_inboxes
+-- As autovacuum would have by then.
+VACUUM (ANALYZE) inbox.blocks, inbox.direct, inbox.broadcasts, inbox.receipts, inbox.changes, inbox.arrivals, inbox.log;
+
+-- name: find_unread
+-- Each caller's unread items, oldest first.
+SELECT caller.user_id, caller.number, array_agg(blocks.broadcast_id ORDER BY blocks.position) AS unread
+FROM (
+    SELECT recipients.user_id, recipients.number FROM preferences.recipients ORDER BY recipients.number LIMIT $1
+) AS caller
+JOIN inbox.blocks ON blocks.block = caller.number >> 12 AND get_bit(blocks.members, caller.number & 4095) <> 0
+LEFT JOIN inbox.receipts
+    ON receipts.recipient_number = caller.number AND receipts.broadcast_id = blocks.broadcast_id
+WHERE receipts.broadcast_id IS NULL
+GROUP BY caller.user_id, caller.number;
