@@ -73,6 +73,15 @@ class Checkpoints:
             self._keep(recipient_number, there)
         return there
 
+    async def find_all(self, recipient_numbers: Sequence[int]) -> list[Badge | None]:
+        """The earlier badges of all of these."""
+        missing = [number for number in recipient_numbers if number not in self._here]
+        if missing and not self.is_resting:
+            for number, badge in zip(missing, await self._reads.ask_all(missing), strict=True):
+                if badge is not None:
+                    self._keep(number, badge)
+        return [self._here.get(number) for number in recipient_numbers]
+
     def note(self, recipient_number: int, badge: Badge, known: Badge | None) -> None:
         """Remember a badge, also in Redis unless the one that is known serves as well; does not wait for Redis."""
         self._keep(recipient_number, badge)

@@ -1,5 +1,6 @@
 """Owns reading one recipient's inbox: pages, items and the badge, with what is remembered of the badge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -10,7 +11,6 @@ from services.inbox.domain import (
     Badge,
     Filter,
     Item,
-    Page,
     read_page_token,
     write_page_token,
 )
@@ -21,11 +21,20 @@ from shared.errors import NotFound
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A page, its items as a message has them, and the name of the page that follows, empty after the last."""
+    """A page as it is answered: `items` as a message has them; the token is empty when no page follows."""
 
-    page: Page
     items: bytes
+    badge: Badge
+    total_count: int
     next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstPage:
+    """What a stream starts with: `items` as a message has them."""
+
+    items: bytes
+    badge: Badge
 
 
 class Inboxes:
@@ -48,7 +57,15 @@ class Inboxes:
         following = (
             write_page_token(page.places[-1].position, recipient_number, wanted) if page.has_more else ""
         )
-        return Listing(page, await self._texts.show(page.places), following)
+        return Listing(await self._texts.show(page.places), page.badge, page.total_count, following)
+
+    async def list_first_pages(self, recipient_numbers: Sequence[int]) -> list[FirstPage]:
+        """The first page of everything, of each of these people, in their order."""
+        known = await self._checkpoints.find_all(recipient_numbers)
+        pages = await self._store.list_first_pages(recipient_numbers, PAGE_SIZE, known)
+        for number, page, earlier in zip(recipient_numbers, pages, known, strict=True):
+            self._checkpoints.note(number, page.badge, earlier)
+        return [FirstPage(await self._texts.show(page.places), page.badge) for page in pages]
 
     async def get_item(self, recipient_number: int, broadcast_id: UUID) -> Item:
         """An item. Raises NotFound when it is not in this inbox."""

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 _KEPT: Final = 2_048
 _BATCH: Final = 256
 # So many changes are looked through in memory; the database does better with more.
-_FEW: Final = 64
+_FEW: Final = 256
 _RETRY_FIRST_S: Final = 0.05
 _RETRY_CEILING_S: Final = 2.0
 

@@ -9,7 +9,6 @@ from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import add_InboxServiceServicer_to_server
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
-from services.inbox.badges import Badges
 from services.inbox.changes import Changes
 from services.inbox.checkpoints import Checkpoints, open_redis
 from services.inbox.config import Settings
@@ -20,6 +19,7 @@ from services.inbox.fanout import Fanout
 from services.inbox.identities import Identities
 from services.inbox.inboxes import Inboxes
 from services.inbox.live import Tail
+from services.inbox.memory import Memory
 from services.inbox.merging import Merging
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Retention
@@ -42,7 +42,7 @@ from shared.interceptors import EdgeInterceptor
 from shared.messaging import Messaging
 from shared.ordered_log import OrderedLog
 from shared.pull_worker import PullWorker
-from shared.server import GrpcServer, run_service
+from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import INBOX_DELIVERY, INBOX_DIRECTORY
 
@@ -88,7 +88,7 @@ async def start(settings: Settings) -> Inbox:
     rooms = Rooms(
         identities=identities,
         inboxes=inboxes,
-        badges=Badges(inboxes, checkpoints, tail, ordered_log, clock),
+        memory=Memory(inboxes, checkpoints, tail, ordered_log, clock),
         receipts=Receipts(store, waking),
         streams=InboxStreams(syncing, fanout, log_identity, settings.streams),
         connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),
@@ -145,6 +145,7 @@ async def main() -> int:
     settings = Settings.read(Environment(os.environ))
     logging.configure(SCHEMA, log_format=settings.log_format)
     inbox = await start(settings)
+    settle_memory()
     return await run_until_signal(inbox.steps, inbox.background)
 
 

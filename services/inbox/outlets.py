@@ -6,7 +6,7 @@ from typing import Final
 
 from shared.errors import ServiceError, SlowReader
 
-_SYNCS_AT_ONCE: Final = 4
+_SYNCS_AT_ONCE: Final = 16
 
 
 class Outlet:
@@ -16,7 +16,7 @@ class Outlet:
         self._limit_bytes = limit_bytes
         self._waiting: deque[tuple[bytes, str]] = deque()
         self._waiting_bytes = 0
-        self._filled = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._error: ServiceError | None = None
@@ -33,7 +33,7 @@ class Outlet:
             return
         self._waiting.append((payload, cursor))
         self._add_bytes(len(payload))
-        self._filled.set()
+        _wake(self._reader)
 
     def end(self, error: ServiceError) -> None:
         """Write nothing more, not even what waits: the reader goes on after what it has."""
@@ -44,19 +44,16 @@ class Outlet:
         self._error = error
         self._waiting.clear()
         self._add_bytes(-self._waiting_bytes)
-        self._filled.set()
+        _wake(self._reader)
 
     async def take(self, timeout_s: float) -> bytes | None:
         """The next payload, None when there was none for a while. Raises the error that ended the stream."""
         if not self._waiting and self._error is None:
-            self._filled.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._filled.wait()
-            except TimeoutError:
-                return None
+            await self._wait(timeout_s)
         if self._error is not None:
             raise self._error
+        if not self._waiting:
+            return None
         payload, cursor = self._waiting.popleft()
         self._add_bytes(-len(payload))
         self._cursor = cursor or self._cursor
@@ -66,9 +63,25 @@ class Outlet:
         """Return when less waits than half of what may, or the stream has ended."""
         await self._has_room.wait()
 
+    async def _wait(self, timeout_s: float) -> None:
+        """Return when there is something to take, or time is up. A thousand streams come here for each broadcast."""
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_future()
+        timer = loop.call_later(timeout_s, _wake, self._reader)
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+            timer.cancel()
+
     def _add_bytes(self, count: int) -> None:
         self._waiting_bytes += count
         if self._waiting_bytes * 2 < self._limit_bytes:
             self._has_room.set()
         else:
             self._has_room.clear()
+
+
+def _wake(reader: "asyncio.Future[None] | None") -> None:
+    if reader is not None and not reader.done():
+        reader.set_result(None)

@@ -9,6 +9,20 @@ SELECT
     page.acknowledged_at, page.dismissed_at, page.clicked_at
 FROM list_items($1, $2, $3, $4, $5, $6::text::tsquery, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS page;
 
+-- name: list_first_pages
+-- What many are shown who connect at the same moment, one after the other, each under their own identity.
+SELECT
+    page.unread_count, page.all_count, page.log_position, page.valid_until, page.reads, page.dismissals,
+    page.total_count, page.positions, page.broadcast_ids, page.arrived_at, page.silent, page.read_at,
+    page.acknowledged_at, page.dismissed_at, page.clicked_at
+FROM unnest($1::integer[], $2::bigint[], $3::integer[], $4::integer[], $5::timestamptz[], $6::bigint[], $7::bigint[])
+    WITH ORDINALITY AS asked (number, position, unread, total, until, reads, dismissals, place)
+CROSS JOIN LATERAL list_items(
+    asked.number, false, NULL, NULL, NULL, NULL, NULL, false, NULL, $8,
+    asked.position, asked.unread, asked.total, asked.until, asked.reads, asked.dismissals
+) AS page
+ORDER BY asked.place;
+
 -- name: get_item
 -- One item, by the index on broadcasts.
 SELECT

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from services.inbox.domain import EVERYBODY, Action, Badge, Content, Item, Place, Receipt, Wedding
+from services.inbox.domain import EVERYBODY, Action, Badge, Content, Item, Page, Place, Receipt, Wedding
 from shared.database import Row
 
 
@@ -52,8 +52,14 @@ def badge_of(row: Row) -> Badge:
     )
 
 
-def places_of(row: Row) -> tuple[Place, ...]:
-    """The places of a page, which comes as arrays: null when it is empty."""
+def page_of(row: Row, page_size: int) -> Page:
+    """A page, of which one more was asked for than it shows."""
+    places = _places_of(row)
+    return Page(places[:page_size], badge_of(row), row["total_count"], len(places) > page_size)
+
+
+def _places_of(row: Row) -> tuple[Place, ...]:
+    """The places of a page, which come as arrays: null when there is none."""
     if row["positions"] is None:
         return ()
     columns = (

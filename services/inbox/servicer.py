@@ -9,11 +9,11 @@ from typing_extensions import override
 from wedsync.broadcast.v1 import inbox_pb2
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer
 
-from services.inbox.badges import Badges
 from services.inbox.connections import Connections
 from services.inbox.domain import Team, fits_an_alert
 from services.inbox.identities import Identities
 from services.inbox.inboxes import Inboxes
+from services.inbox.memory import Memory
 from services.inbox.messages import (
     action_of,
     engagement_message,
@@ -61,7 +61,7 @@ class Rooms:
 
     identities: Identities
     inboxes: Inboxes
-    badges: Badges
+    memory: Memory
     receipts: Receipts
     streams: InboxStreams
     connections: Connections
@@ -80,12 +80,12 @@ class InboxServicer(InboxServiceServicer):
     async def ListInboxItems(  # type: ignore[override]  # items are serialised already; the edge lets bytes through
         self, request: inbox_pb2.ListInboxItemsRequest, context: object
     ) -> bytes:
-        listing = await self._rooms.inboxes.list_items(
+        listing = await self._rooms.memory.list_items(
             await self._me(), filter_of(request), request.page_size, request.page_token
         )
         rest = inbox_pb2.ListInboxItemsResponse(
-            unread_count=listing.page.badge.unread_count,
-            total_count=listing.page.total_count,
+            unread_count=listing.badge.unread_count,
+            total_count=listing.total_count,
             next_page_token=listing.next_page_token,
         )
         return listing.items + rest.SerializeToString()
@@ -101,7 +101,7 @@ class InboxServicer(InboxServiceServicer):
     async def GetUnreadCount(
         self, request: inbox_pb2.GetUnreadCountRequest, context: object
     ) -> inbox_pb2.GetUnreadCountResponse:
-        unread_count = await self._rooms.badges.count_unread(await self._me())
+        unread_count = await self._rooms.memory.count_unread(await self._me())
         return inbox_pb2.GetUnreadCountResponse(unread_count=unread_count)
 
     @override

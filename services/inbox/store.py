@@ -1,11 +1,12 @@
 """Owns what a recipient may see: one method a query, as the login under personal policies; domain values out."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from services.inbox.domain import Badge, Filter, Item, Page
-from services.inbox.rows import badge_of, item_of, places_of
+from services.inbox.rows import badge_of, item_of, page_of
 from shared.database import Database
 from shared.queries import load
 
@@ -39,8 +40,17 @@ class InboxStore:
         )
         if row is None:
             raise LookupError("list_items answers exactly one row")
-        places = places_of(row)
-        return Page(places[:page_size], badge_of(row), row["total_count"], len(places) > page_size)
+        return page_of(row, page_size)
+
+    async def list_first_pages(
+        self, recipient_numbers: Sequence[int], page_size: int, known: Iterable[Badge | None]
+    ) -> list[Page]:
+        """Everybody's newest `page_size` items; `known` are earlier badges of theirs."""
+        checkpoints = zip(*map(_checkpoint, known), strict=True)
+        rows = await self._database.fetch(
+            QUERIES["list_first_pages"], recipient_numbers, *map(list, checkpoints), page_size + 1
+        )
+        return [page_of(row, page_size) for row in rows]
 
     async def get_item(self, recipient_number: int, broadcast_id: UUID) -> Item | None:
         """An item, None when it is not in this inbox."""

@@ -8,19 +8,19 @@ import structlog
 from wedsync.broadcast.v1 import inbox_pb2
 
 from services.inbox.changes import Change, Changes, Event, Need
-from services.inbox.domain import Filter
 from services.inbox.fanout import Fanout, Subscription
-from services.inbox.inboxes import Inboxes
+from services.inbox.groups import Group
+from services.inbox.inboxes import FirstPage, Inboxes
 from services.inbox.live import Tail
 from shared.errors import CursorTooOld, Internal
 from shared.translations import to_service_error
 
 log = structlog.get_logger(__name__)
 
-_AT_ONCE = 8
+_COUNTS_AT_ONCE = 8
+_PAGES_TOGETHER = 32
 # So many changes may be shown without looking whether there is room for them.
 _FEW = 16
-_EVERYTHING = Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,9 @@ class Syncing:
         self._changes = changes
         self._inboxes = inboxes
         self._fanout = fanout
-        self._looking = asyncio.Semaphore(_AT_ONCE)
+        self._counting = asyncio.Semaphore(_COUNTS_AT_ONCE)
+        # Thousands may connect in the same second.
+        self._first_pages: Group[int, FirstPage] = Group(inboxes.list_first_pages, _PAGES_TOGETHER)
         self._running: dict[Subscription, asyncio.Task[None]] = {}
 
     def deliver(self, change: Change) -> None:
@@ -88,8 +90,7 @@ class Syncing:
             await subscription.stream.room()
             if need is Need.COUNT:
                 need = await self._catch_up(subscription)
-            async with self._looking:
-                look = await self._look(subscription.number, need)
+            look = await self._look(subscription.number, need)
             if need is Need.COUNT and look.position < subscription.position:
                 # A cursor from the future: the log was put back to an earlier state.
                 raise CursorTooOld
@@ -130,12 +131,13 @@ class Syncing:
     async def _look(self, number: int, need: Need) -> _Look:
         event = inbox_pb2.InboxEvent()
         if need is Need.COUNT:
-            badge = await self._inboxes.count_unread(number)
+            async with self._counting:
+                badge = await self._inboxes.count_unread(number)
             event.unread_count.unread_count = badge.unread_count
         else:
-            listing = await self._inboxes.list_items(number, _EVERYTHING)
-            badge = listing.page.badge
-            event.snapshot.MergeFromString(listing.items)
+            page = await self._first_pages.ask(number)
+            badge = page.badge
+            event.snapshot.MergeFromString(page.items)
             event.snapshot.unread_count = badge.unread_count
         event.cursor = self._changes.cursor(badge.position)
         return _Look(badge.position, Event.of(event))

@@ -12,12 +12,12 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from services.inbox.badges import Badges
 from services.inbox.changes import Changes
 from services.inbox.checkpoints import REDIS_CALLS
-from services.inbox.domain import Badge, ReceiptAction, Team
+from services.inbox.domain import Badge, Filter, ReceiptAction, Team
 from services.inbox.inboxes import Inboxes
 from services.inbox.live import Tail
+from services.inbox.memory import Memory
 from services.inbox.store import SCHEMA
 from services.inbox.waking import Waking
 from services.inbox.work_store import ReceiptCall
@@ -107,6 +107,18 @@ async def test_what_was_read_just_before_it_expires_has_all_counted_anew(stores:
     assert (badge.unread_count, badge.total_count) == (0, 1)
 
 
+async def test_what_is_restored_leaves_the_counts_when_it_expires(stores: Stores) -> None:
+    """A count that was made while it was dismissed ends then, too."""
+    number = stores.new_number()
+    late = datetime.now(UTC) + timedelta(hours=1)
+    content = a_content(uuid4(), expires_at=late)
+    await stores.arrive(content, [number])
+    call = ReceiptCall(number, (content.broadcast_id,), ReceiptAction.DISMISSED, None)
+    await stores.work.record_receipts([call])
+    badge = await stores.store.count_items(number, None)
+    assert (badge.total_count, badge.valid_until) == (0, late)
+
+
 async def test_what_was_taken_away_while_it_was_read_has_all_counted_anew(stores: Stores) -> None:
     """A retraction that commits while receipts wait for the log takes the item out of the counts before they do."""
     number = stores.new_number()
@@ -149,66 +161,106 @@ async def test_a_badge_ends_with_the_first_expiry_in_it(stores: Stores) -> None:
 
 
 @pytest.fixture
-async def badges(stores: Stores, streams: NatsAccess) -> AsyncIterator[Badges]:
-    """Badges of a node that follows the log, with the memory of the stores' checkpoints."""
+async def memory(stores: Stores, streams: NatsAccess) -> AsyncIterator[Memory]:
+    """The memory of a node that follows the log, with the stores' checkpoints."""
     login = MessagingSettings(streams.url, "inbox", "inbox", streams.passwords.get("inbox"))
     nats = await messaging.connect(login)
     ordered_log, clock = OrderedLog(stores.worked, SCHEMA), SystemClock()
     tail = Tail(ordered_log, Changes(stores.work, stores.log_identity, clock), Waking(nats), poll_s=0.01)
     await tail.load()
     following = asyncio.create_task(tail.follow(lambda change: None))
-    yield Badges(stores.inboxes, stores.checkpoints, tail, ordered_log, clock)
+    yield Memory(stores.inboxes, stores.checkpoints, tail, ordered_log, clock)
     following.cancel()
     await nats.drain()
 
 
-async def test_a_badge_to_which_nothing_has_happened_is_not_counted(stores: Stores, badges: Badges) -> None:
+async def test_a_badge_to_which_nothing_has_happened_is_not_counted(stores: Stores, memory: Memory) -> None:
     """Not even if it is a lie; what comes for somebody else changes nothing, what comes for its owner is added."""
     number, other = stores.new_number(), stores.new_number()
     merge = await stores.arrive(a_content(uuid4()), [number])
     stores.checkpoints.note(number, Badge(70, 70, merge.position, None), None)
-    assert await badges.count_unread(number) == 70
-    await stores.arrive(a_content(uuid4()), [other])
-    assert await badges.count_unread(number) == 70
+    await memory._tail.reach(merge.position)
+    assert await memory.count_unread(number) == 70
+    merge = await stores.arrive(a_content(uuid4()), [other])
+    await memory._tail.reach(merge.position)
+    assert await memory.count_unread(number) == 70
     await stores.arrive(a_content(uuid4()), [number, other])
-    assert await badges.count_unread(number) == 71
+    assert await memory.count_unread(number) == 71
 
 
 async def test_a_badge_of_which_something_expires_is_asked_of_the_database(
-    stores: Stores, badges: Badges
+    stores: Stores, memory: Memory
 ) -> None:
     """Whose clock decides: close to the moment, ours is not trusted."""
     number = stores.new_number()
     soon = datetime.now(UTC) + timedelta(seconds=30)
     merge = await stores.arrive(a_content(uuid4(), expires_at=soon), [number])
     stores.checkpoints.note(number, Badge(70, 70, merge.position, soon - timedelta(minutes=1)), None)
-    assert await badges.count_unread(number) == 1
+    assert await memory.count_unread(number) == 1
 
 
-async def test_a_badge_from_memory_has_what_was_committed_before_it_was_asked_for(
-    site: Site, stores: Stores
+async def test_a_page_to_which_nothing_has_happened_is_not_read_again(stores: Stores, memory: Memory) -> None:
+    """The same bytes; read anew for another size, and once something has come for its owner."""
+    number, other = stores.new_number(), stores.new_number()
+    await stores.arrive(a_content(uuid4()), [number])
+    first = await memory.list_items(number, Filter(), 0, "")
+    merge = await stores.arrive(a_content(uuid4()), [other])
+    await memory._tail.reach(merge.position)
+    assert await memory.list_items(number, Filter(), 0, "") is first
+    assert await memory.list_items(number, Filter(), 1, "") is not first
+    await stores.arrive(a_content(uuid4()), [number])
+    assert (await memory.list_items(number, Filter(), 1, "")).total_count == 2
+
+
+async def test_pages_from_memory_take_no_more_than_their_room(
+    stores: Stores, memory: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By another node, which this one has not heard of: an arrival, a receipt, a retraction, a team, "all read"."""
+    """Who has not asked for longest is forgotten, and has theirs read again."""
+    numbers = [stores.new_number() for _ in range(3)]
+    await stores.arrive(a_content(uuid4()), numbers)
+    one = len((await stores.inboxes.list_items(numbers[0], Filter())).items)
+    monkeypatch.setattr("services.inbox.memory._KEPT_BYTES", 2 * one)
+    first, second, third = [await memory.list_items(number, Filter(), 0, "") for number in numbers]
+    await memory._tail.reach(third.badge.position)
+    assert await memory.list_items(numbers[1], Filter(), 0, "") is second
+    assert await memory.list_items(numbers[0], Filter(), 0, "") is not first
+
+
+async def test_memory_has_what_was_committed_before_it_was_asked(site: Site, stores: Stores) -> None:
+    """By another node, which this one has not heard of: arrivals, receipts, a retraction, teams, "all read"."""
     amara = site.person()
     wedding = site.wedding(amara)
-    await site.deliver(site.about(wedding), [amara])
-    assert await site.unread(amara) == 1
     first, second = a_content(uuid4()), a_content(uuid4())
+
+    async def seen() -> tuple[int, int]:
+        listed = await site.listed(amara)
+        assert listed.unread_count == await site.unread(amara)
+        assert listed.total_count == len(listed.items)
+        return listed.unread_count, listed.total_count
+
+    async def record(action: ReceiptAction) -> None:
+        await stores.work.record_receipts([ReceiptCall(amara.number, (first.broadcast_id,), action, None)])
+
+    await site.deliver(site.about(wedding), [amara])
+    assert await seen() == (1, 1)
     await stores.arrive(first, [amara.number])
-    assert await site.unread(amara) == 2
+    assert await seen() == (2, 2)
     await stores.arrive(second, [amara.number])
-    assert await site.unread(amara) == 3
-    call = ReceiptCall(amara.number, (first.broadcast_id,), ReceiptAction.READ, None)
-    await stores.work.record_receipts([call])
-    assert await site.unread(amara) == 2
+    assert await seen() == (3, 3)
+    await record(ReceiptAction.READ)
+    assert await seen() == (2, 3)
+    await record(ReceiptAction.DISMISSED)
+    assert await seen() == (2, 2)
+    await record(ReceiptAction.RESTORED)
+    assert await seen() == (2, 3)
     await stores.work.retract(second.broadcast_id, hide=True)
-    assert await site.unread(amara) == 1
+    assert await seen() == (1, 2)
     await stores.work.apply_team(Team(UUID(wedding), 2, Audience()))
-    assert await site.unread(amara) == 0
+    assert await seen() == (0, 1)
     await stores.work.apply_team(Team(UUID(wedding), 3, Audience.of([amara.number])))
-    assert await site.unread(amara) == 1
+    assert await seen() == (1, 2)
     await stores.work.mark_all_read(amara.number)
-    assert await site.unread(amara) == 0
+    assert await seen() == (0, 2)
 
 
 async def test_an_item_that_expires_leaves_the_badge_by_itself(stores: Stores) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from wedsync.broadcast.v1.inbox_pb2 import ListInboxItemsResponse
 
 from services.inbox.domain import ArrivalKind, Filter, ReceiptAction, Team
 from services.inbox.work_store import ReceiptCall, ReceiptOutcome
@@ -103,9 +104,11 @@ class World:
         token = ""
         while True:
             listing = await self.stores.inboxes.list_items(self.number, wanted, page_size, token)
-            page = [place.broadcast_id for place in listing.page.places]
-            assert listing.page.total_count == len(expected)
-            assert listing.page.badge.unread_count == self.oracle.unread()
+            page = [
+                UUID(item.broadcast_id) for item in ListInboxItemsResponse.FromString(listing.items).items
+            ]
+            assert listing.total_count == len(expected)
+            assert listing.badge.unread_count == self.oracle.unread()
             assert len(page) == page_size or not listing.next_page_token
             found += page
             token = listing.next_page_token

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from services.inbox.domain import ReceiptAction, Team
+from services.inbox.domain import Filter, ReceiptAction, Team
 from services.inbox.work_store import ReceiptCall
 from shared.audience import Audience
 from tests.integration.inbox.oracle import a_content
@@ -256,3 +256,17 @@ async def test_the_owner_may_load_what_the_directory_knows(stores: Stores, table
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await stores.admin.execute(insert.replace("1999999999", "1999999998"))
     await transaction.rollback()
+
+
+async def test_pages_that_are_read_together_are_each_their_owners(stores: Stores) -> None:
+    """One statement for many people shows each what their own would: identities follow one another in it."""
+    numbers = [stores.new_number() for _ in range(3)]
+    wedding = uuid4()
+    await stores.work.apply_team(Team(wedding, 1, Audience.of([numbers[0]])))
+    await stores.arrive(a_content(uuid4(), wall=(wedding,)), numbers[:2])
+    for place in range(3):
+        await stores.arrive(a_content(uuid4()), numbers[place:])
+    together = await stores.store.list_first_pages(numbers, 2, [None] * 3)
+    alone = [await stores.store.list_items(number, Filter(), None, 2, None) for number in numbers]
+    assert together == alone
+    assert [page.total_count for page in together] == [2, 2, 3]
