@@ -70,7 +70,7 @@ def send_violations(draft: Draft, now: datetime) -> list[FieldViolation]:
 
 def preview_violations(draft: Draft, now: datetime) -> list[FieldViolation]:
     """Every rule that type, priority, audience and expiry break."""
-    return [*_type(draft), *_targeting(draft), *_expiry(draft, now)]
+    return [*_type(draft), *_targeting(draft), *expiry_violations(draft, now)]
 
 
 def _type(draft: Draft) -> Iterator[FieldViolation]:
@@ -109,7 +109,8 @@ def _schedule(draft: Draft, now: datetime) -> Iterator[FieldViolation]:
         yield FieldViolation("scheduled_for", "must be at most one year ahead")
 
 
-def _expiry(draft: Draft, now: datetime) -> Iterator[FieldViolation]:
+def expiry_violations(draft: Draft, now: datetime) -> Iterator[FieldViolation]:
+    """The rule that time alone can make a draft break."""
     if draft.expires_at is not None and draft.expires_at <= due_time(draft.scheduled_for, now):
         yield FieldViolation("expires_at", "must be after scheduled_for, and after now")
 

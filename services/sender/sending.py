@@ -15,10 +15,10 @@ from services.sender.forecasts import preview_message
 from services.sender.messages import broadcast_message, draft_to_preview, draft_to_send, rules_message
 from services.sender.replays import Replays, answer_to, request_of
 from services.sender.rights import Caller, require_reach, require_sender
-from services.sender.rules import Draft, preview_violations, send_violations
+from services.sender.rules import Draft, expiry_violations, preview_violations, send_violations
 from services.sender.store import CallStore
 from shared.clock import Clock
-from shared.errors import FieldViolation, OutsideReach
+from shared.errors import FieldViolation, InvalidField, OutsideReach
 from shared.failpoints import declare, failpoint
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,9 @@ class Sending:
         caller = await self._sender(draft, wall)
         count = await self._directory.count(draft.targeting, wall)
         now = self._clock.now()
+        # Finding that out took a while, in which it may have expired.
+        if late := list(expiry_violations(draft, now)):
+            raise InvalidField(violations=late)
         content = draft.content(now, caller.wedding(draft.wedding_id))
         broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted)
         response = _response(broadcast, count)
