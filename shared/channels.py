@@ -21,6 +21,7 @@ from shared.errors import (
     Unimplemented,
     from_rich_status,
 )
+from shared.health import ACCEPTING
 from shared.logging import correlation_id
 from shared.settings import Address
 from shared.tls import Transport
@@ -218,19 +219,47 @@ def open_channel(
     retried: Iterable[str] = (),
     deadline_s: float = 5.0,
     speaks_for_user: bool = False,
+    is_patient: bool = False,
 ) -> ServiceChannel:
     """A channel to another service, which connects at its first call.
 
     `retried` names idempotent methods (`wedsync.broadcast.v1.SenderService/GetDispatchOrder`) or whole services: they
-    are tried up to four times within about half a second when the other side cannot be reached.
+    are tried up to four times within about half a second when the other side cannot be reached. With `is_patient` they
+    are tried for as long as a process takes to be started anew, and wait for it.
     """
     credentials = transport.channel_credentials(f"{dependency.upper()}_ADDR", address)
-    options = _options(retried)
+    options = _options(service_config(retried, is_patient=is_patient))
     if credentials is None:
         inner = grpc.aio.insecure_channel(str(address), options=options)
     else:
         inner = grpc.aio.secure_channel(str(address), credentials, options=options)
     return ServiceChannel(dependency, inner, token, deadline_s=deadline_s, speaks_for_user=speaks_for_user)
+
+
+def service_config(retried: Iterable[str], *, is_patient: bool = False) -> str:
+    """The gRPC service config, as JSON, by which these methods are retried; see `open_channel`.
+
+    The patient one is for clients of the suite, who may give it to any gRPC library: with it no call fails because a
+    process of a service is replaced, if it is idempotent or has a `request_id`.
+    """
+    names = [dict(zip(("service", "method"), each.split("/", 1), strict=False)) for each in retried]
+    method = {
+        "name": names,
+        "waitForReady": is_patient,
+        "retryPolicy": {
+            "maxAttempts": 5 if is_patient else 4,
+            "initialBackoff": "0.2s" if is_patient else "0.05s",
+            "maxBackoff": "2s" if is_patient else "0.5s",
+            "backoffMultiplier": 3 if is_patient else 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        },
+    }
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": ACCEPTING},
+        "methodConfig": [method] if names else [],
+    }
+    return json.dumps(config)
 
 
 def _told(error: grpc.aio.AioRpcError) -> ServiceError | None:
@@ -244,24 +273,12 @@ def _told(error: grpc.aio.AioRpcError) -> ServiceError | None:
     return None
 
 
-def _options(retried: Iterable[str]) -> list[tuple[str, Any]]:
-    names = [dict(zip(("service", "method"), each.split("/", 1), strict=False)) for each in retried]
-    retry_policy = {
-        "maxAttempts": 4,
-        "initialBackoff": "0.05s",
-        "maxBackoff": "0.5s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    config = {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [{"name": names, "retryPolicy": retry_policy}] if names else [],
-    }
+def _options(config: str) -> list[tuple[str, Any]]:
     return [
-        ("grpc.service_config", json.dumps(config)),
+        ("grpc.service_config", config),
         # gRPC's own waits, up to two minutes, would outlast any restart of the other side.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", 500),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
