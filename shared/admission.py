@@ -27,8 +27,8 @@ Probe: TypeAlias = Callable[[], Awaitable[object]]
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
 _TICK_S: Final = 0.05
 # What a call may wait before it is worked on, and for how long it may be more before anybody is refused.
-_TARGET_S: Final = 0.1
-_PATIENCE_S: Final = 0.25
+_TARGET_S: Final = 0.2
+_PATIENCE_S: Final = 0.5
 # How the share that is refused follows the wait, a tick: by its distance from the target, and by its change. The two
 # factors are those of PIE (RFC 8033) for this tick and target, doubled, because here a queue can grow fast.
 _BY_DISTANCE: Final = 0.02

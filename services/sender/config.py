@@ -14,8 +14,8 @@ from shared.settings import Address, Environment
 
 PREFIX: Final = "SENDER"
 _POSTGRES: Final = ("postgres", "postgresql")
-# What is delivered in about ten seconds on two cores, and for urgent ones twice that; critical ones have no limit.
-_BACKLOG: Final = {Priority.HIGH: 2_000, Priority.NORMAL: 1_000, Priority.LOW: 1_000}
+# What two busy cores deliver in less than ten seconds, and twice that for urgent ones; critical ones have no limit.
+_BACKLOG: Final = {Priority.HIGH: 1_000, Priority.NORMAL: 500, Priority.LOW: 500}
 
 
 @dataclass(frozen=True, slots=True)
