@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
 )
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
-from shared.errors import ServiceError, from_rich_status
+from shared.errors import ServiceError, SlowReader, from_rich_status
 
 _AT_FIRST: Final = 64
 _LOOK_S: Final = 0.05
@@ -56,6 +57,7 @@ class Return:
     back_at: list[float]
     refused: int
     without_hint: int
+    cut_off: int
     missed: int
     repeated: int
 
@@ -90,6 +92,14 @@ class Returning:
             raise RuntimeError("the crowd was started without pipes")
         self._process.stdin.write(json.dumps([broadcast_id, timeout_s]).encode() + b"\n")
         return Return(**json.loads(await self._read()))
+
+    def stall(self) -> None:
+        """Nobody reads any more, as on a phone that sleeps with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Everybody goes on reading."""
+        self._process.send_signal(signal.SIGCONT)
 
     async def close(self) -> None:
         """Ends it."""
@@ -137,6 +147,7 @@ class _Everybody:
         self._tasks: list[asyncio.Task[None]] = []
         self._refused = 0
         self._without_hint = 0
+        self._cut_off = 0
 
     async def connect(self) -> None:
         """Everybody, a few at a time."""
@@ -159,7 +170,9 @@ class _Everybody:
         back_at = [person.open_since for person in self._people if person.open_since is not None]
         refused, self._refused = self._refused, 0
         without_hint, self._without_hint = self._without_hint, 0
-        return Return(back_at, refused, without_hint, shown.count(0), sum(each > 1 for each in shown))
+        cut_off, self._cut_off = self._cut_off, 0
+        repeated = sum(max(person.shown.values(), default=0) > 1 for person in self._people)
+        return Return(back_at, refused, without_hint, cut_off, shown.count(0), repeated)
 
     async def _stay(self, people: Sequence[_Person], stream: Callable[[], Awaitable[None]]) -> None:
         """Streams again and again."""
@@ -178,7 +191,9 @@ class _Everybody:
 
     def _pause_s(self, error: grpc.aio.AioRpcError, otherwise_s: float) -> float:
         told = _told(error)
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if isinstance(told, SlowReader):
+            self._cut_off += 1
+        elif error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
             self._refused += 1
             self._without_hint += told is None or told.retry_after_s is None
         hint_s = told.retry_after_s if told is not None else None
