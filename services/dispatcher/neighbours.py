@@ -57,22 +57,29 @@ class Orders:
     def __init__(self, channel: ServiceChannel) -> None:
         self._stub = SenderServiceStub(channel)
 
-    async def fetch(self, broadcast_id: UUID) -> Order:
-        """The order, which the sender holds for being dispatched from here on. Raises OrderRefused, UnknownOrder."""
-        request = sender_pb2.GetDispatchOrderRequest(
-            broadcast_id=str(broadcast_id), purpose=sender_pb2.DISPATCH_PURPOSE_PLAN
-        )
+    async def read(self, broadcast_id: UUID) -> Order:
+        """The order, whether or not it may be carried out. Raises UnknownOrder."""
+        order = await self._ask(broadcast_id, sender_pb2.DISPATCH_PURPOSE_CONTENT)
+        expires_at = time_of(order.expires_at) if order.HasField("expires_at") else None
+        return Order(rules_of(order), expires_at, order.targeting)
+
+    async def begin(self, broadcast_id: UUID) -> None:
+        """Return once the sender holds it for being dispatched. Raises OrderRefused, UnknownOrder."""
         try:
-            response = await self._stub.GetDispatchOrder(request)
-        except NotFound as error:
-            raise UnknownOrder from error
+            await self._ask(broadcast_id, sender_pb2.DISPATCH_PURPOSE_PLAN)
         except ServiceError as error:
             if error.status == code_pb2.FAILED_PRECONDITION:
                 raise OrderRefused(error.reason_name) from error
             raise
-        order = response.order
-        expires_at = time_of(order.expires_at) if order.HasField("expires_at") else None
-        return Order(rules_of(order), expires_at, order.targeting)
+
+    async def _ask(
+        self, broadcast_id: UUID, purpose: sender_pb2.DispatchPurpose.ValueType
+    ) -> sender_pb2.DispatchOrder:
+        request = sender_pb2.GetDispatchOrderRequest(broadcast_id=str(broadcast_id), purpose=purpose)
+        try:
+            return (await self._stub.GetDispatchOrder(request)).order
+        except NotFound as error:
+            raise UnknownOrder from error
 
 
 class Audiences:

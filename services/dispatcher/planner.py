@@ -62,7 +62,7 @@ class Planner:
         Raises OrderRefused, UnknownOrder and UnresolvableAudience.
         """
         began = self._clock.monotonic()
-        order = await self._orders.fetch(broadcast_id)
+        order = await self._orders.read(broadcast_id)
         plan = await self._draw_up(order)
         planned = await self._store.plan(plan, self._clock.monotonic() - began)
         lane = order.rules.priority.slug
@@ -77,16 +77,30 @@ class Planner:
 
     async def _draw_up(self, order: Order) -> Plan:
         if order.expires_at is not None and order.expires_at <= self._clock.now():
+            await self._orders.begin(order.rules.broadcast_id)
             return Plan(
                 order.rules, DispatchState.EXPIRED, order.expires_at, Decided(0, self._clock.now()), 0, ()
             )
-        snapshot = await self._audiences.resolve(order)
+        snapshot = await self._begin(order)
         verify(snapshot)
         drafts = await self._cut(snapshot)
         has_work = any(draft.state is ChunkState.PENDING for draft in drafts)
         state = DispatchState.DISPATCHING if has_work else DispatchState.CLOSED
         leased = lease_first(drafts, self._terms.limit)
         return Plan(order.rules, state, order.expires_at, snapshot.decided, snapshot.targeted, leased)
+
+    async def _begin(self, order: Order) -> Snapshot:
+        """The audience, found while the sender decides whether this may be dispatched; its refusal comes first."""
+        begun, snapshot = await asyncio.gather(
+            self._orders.begin(order.rules.broadcast_id),
+            self._audiences.resolve(order),
+            return_exceptions=True,
+        )
+        if isinstance(begun, BaseException):
+            raise begun
+        if isinstance(snapshot, BaseException):
+            raise snapshot
+        return snapshot
 
     async def _cut(self, snapshot: Snapshot) -> list[Draft]:
         """The chunks of a snapshot; a large one is cut in turns, so that others are not kept waiting."""

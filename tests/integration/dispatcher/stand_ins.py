@@ -39,9 +39,9 @@ class SendersBook(SenderServiceServicer):
     async def GetDispatchOrder(
         self, request: sender_pb2.GetDispatchOrderRequest, context: object
     ) -> sender_pb2.GetDispatchOrderResponse:
-        assert request.purpose == sender_pb2.DISPATCH_PURPOSE_PLAN
-        self.asked.append(request.broadcast_id)
-        if request.broadcast_id in self.refusals:
+        if request.purpose == sender_pb2.DISPATCH_PURPOSE_CONTENT:
+            self.asked.append(request.broadcast_id)
+        elif request.broadcast_id in self.refusals:
             raise self.refusals[request.broadcast_id]
         if request.broadcast_id not in self.orders:
             raise NotFound
