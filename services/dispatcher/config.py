@@ -1,6 +1,6 @@
 """The dispatcher's settings, read once from the environment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from services.dispatcher.domain import InFlightLimit, Priority
@@ -16,6 +16,7 @@ from shared.settings import Address, Environment, SettingsError
 
 PREFIX: Final = "DISPATCHER"
 _POSTGRES: Final = ("postgres", "postgresql")
+_BULK: Final = (Priority.NORMAL, Priority.LOW)
 _ALL_LANES: Final = ",".join(priority.slug for priority in Priority)
 
 
@@ -80,13 +81,19 @@ def _lanes(text: str) -> tuple[Priority, ...]:
 
 
 def _plan_terms(env: Environment) -> PlanTerms:
+    urgent = InFlightLimit(
+        chunks=env.integer("DISPATCHER_CHUNKS_IN_FLIGHT", 2, least=1, most=64),
+        # As many as two full chunks hold: what fills its blocks less may leave in more chunks, but no more of it.
+        members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 2 * CHUNK_MEMBERS, least=1, most=1_000_000),
+        most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 48, least=1, most=64),
+    )
+    # What waits at the inbox and in the database stands in front of a critical chunk, whatever lane it is of.
+    lane_members = env.integer(
+        "DISPATCHER_BULK_MEMBERS_IN_FLIGHT", 2 * CHUNK_MEMBERS, least=1, most=100_000_000
+    )
+    bulk = replace(urgent, lane_members=lane_members)
     return PlanTerms(
-        limit=InFlightLimit(
-            chunks=env.integer("DISPATCHER_CHUNKS_IN_FLIGHT", 2, least=1, most=64),
-            # As many as two full chunks hold: what fills its blocks less may leave in more chunks, but no more of it.
-            members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 2 * CHUNK_MEMBERS, least=1, most=1_000_000),
-            most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 48, least=1, most=64),
-        ),
+        limits={priority: bulk if priority in _BULK else urgent for priority in Priority},
         release_per_second=env.integer("DISPATCHER_RELEASE_PER_SECOND", 5_000, least=1, most=1_000_000),
     )
 

@@ -153,12 +153,14 @@ class InFlightLimit:
     """How much of one broadcast may be on its way: `chunks`, or more that together hold at most `members`.
 
     The first bound keeps a large broadcast from standing in front of a small one. The second lets a small one that is
-    scattered over many blocks go at once; `most_chunks` bounds what then queues at the inbox.
+    scattered over many blocks go at once; `most_chunks` bounds what then queues at the inbox. `lane_members` does for a
+    whole lane what `members` does for a broadcast, so that five large ones take no more than one would.
     """
 
     chunks: int
     members: int
     most_chunks: int
+    lane_members: int | None = None
 
     def allowance(self, sizes: Iterable[int]) -> int:
         """How many of the chunks with these sizes, in order, may leave when nothing is on its way."""

@@ -69,7 +69,6 @@ class Lane:
             self._wake.clear()
             try:
                 if await self.advance():
-                    self._pauses.note_progress()
                     continue
                 failures = 0
                 pause_s = self._pauses.next_s()
@@ -85,13 +84,16 @@ class Lane:
             await wait_for_hint(self._wake, pause_s)
 
     async def advance(self) -> bool:
-        """Send what may leave, then decide again what may leave next; whether there was anything."""
+        """Send what may leave, then decide again what may leave next; whether there may be more to do at once."""
         self._courier.require_connection()
         leased, stale = await self._store.lease(self.priority, self._limit, _BATCH)
         await self._courier.send(leased)
         if stale:
             await self._reviewer.review(stale)
-        return bool(leased or stale)
+        if leased or stale:
+            self._pauses.note_progress()
+        # A batch that was not full had all that there was room for.
+        return bool(stale) or len(leased) == _BATCH
 
 
 class Pauses:

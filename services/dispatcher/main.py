@@ -72,7 +72,7 @@ async def start(settings: Settings) -> RunningDispatcher:
     reviewer = Reviewer(store, audiences, Readers(inbox), terms.release_per_second)
     hears = settings.applies_reports
     lanes = {
-        priority: Lane(priority, store, reviewer, courier, terms.limit, clock, hears_reports=hears)
+        priority: Lane(priority, store, reviewer, courier, terms.limits[priority], clock, hears_reports=hears)
         for priority in settings.lanes
     }
     reconciler = Reconciler(store, reviewer, courier, lanes, terms.release_per_second)

@@ -1,7 +1,7 @@
 """Owns the way from a due broadcast to its committed snapshot: order, audience, chunks, and the first of them sent."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -31,9 +31,9 @@ _DRAFTS_BETWEEN_TURNS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class PlanTerms:
-    """How much of a broadcast leaves at once, and how many alerts may be released in a second."""
+    """How much of a broadcast leaves at once, by its lane, and how many alerts may be released in a second."""
 
-    limit: InFlightLimit
+    limits: Mapping[Priority, InFlightLimit]
     release_per_second: int
 
 
@@ -86,7 +86,7 @@ class Planner:
         drafts = await self._cut(snapshot)
         has_work = any(draft.state is ChunkState.PENDING for draft in drafts)
         state = DispatchState.DISPATCHING if has_work else DispatchState.CLOSED
-        leased = lease_first(drafts, self._terms.limit)
+        leased = lease_first(drafts, self._terms.limits[order.rules.priority])
         return Plan(order.rules, state, order.expires_at, snapshot.decided, snapshot.targeted, leased)
 
     async def _begin(self, order: Order) -> Snapshot:
@@ -113,8 +113,14 @@ class Planner:
 
 
 def lease_first(drafts: Sequence[Draft], limit: InFlightLimit) -> tuple[Draft, ...]:
-    """The same chunks, as many of the first pending ones leased as may be on their way together."""
-    allowance = limit.allowance(len(draft.members) for draft in drafts if draft.state is ChunkState.PENDING)
+    """The same chunks, as many of the first pending ones leased as may be on their way together.
+
+    In a lane with a bound of its own, a broadcast that cannot leave as a whole waits for its turn.
+    """
+    sizes = [len(draft.members) for draft in drafts if draft.state is ChunkState.PENDING]
+    allowance = limit.allowance(sizes)
+    if limit.lane_members is not None and allowance < len(sizes):
+        allowance = 0
     leased = []
     for draft in drafts:
         if allowance and draft.state is ChunkState.PENDING:

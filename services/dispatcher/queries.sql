@@ -7,7 +7,7 @@ SELECT plan_dispatch(
 -- name: lease_chunks
 -- One round trip chooses, fences and hands out, so that a lane waits for the disk once.
 SELECT broadcast_id, chunk, kind, epoch, members, decided_version, decided_at, looked_at, is_leased
-FROM lease_chunks($1, $2, $3, $4, $5, $6, $7);
+FROM lease_lane($1, $2, $3, $4, $5, $6, $7, $8);
 
 -- name: lease_again
 -- What the inbox has not answered for in time is sent again under the next epoch, each time after a longer wait: a chunk

@@ -115,6 +115,7 @@ class DispatchStore:
             limit.chunks,
             limit.members,
             limit.most_chunks,
+            limit.lane_members,
             batch,
             self._terms.first,
             timedelta(seconds=self._terms.fresh_s),

@@ -1,6 +1,7 @@
 """Leases on a real Postgres: fair, fenced, sent again when unanswered, and decided again when they are late."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -68,6 +69,22 @@ async def test_the_rows_and_the_rule_agree_on_how_much_may_leave(
     assert numbers(leased) == list(range(limit.allowance(sizes)))
 
 
+async def test_a_lane_of_bulk_has_no_more_on_its_way_than_one_broadcast_may(store: DispatchStore) -> None:
+    """However many broadcasts there are; what has arrived makes room for the next."""
+    limit = replace(LIMIT, lane_members=100)
+    for _ in range(5):
+        await store.plan(plan(*items(*[60] * 4), limit=NONE_LEASED), 0.0)
+    first, _ = await store.lease(Priority.NORMAL, limit, 16)
+    assert len({chunk.broadcast_id for chunk in first}) == 2
+    assert await store.lease(Priority.NORMAL, limit, 16) == ([], [])
+    await store.apply([merged(first[0])])
+    (second,), _ = await store.lease(Priority.NORMAL, limit, 16)
+    assert second.broadcast_id != first[1].broadcast_id
+    small = plan(*items(*[10] * 9), priority=Priority.LOW, limit=NONE_LEASED)
+    await store.plan(small, 0.0)
+    assert len((await store.lease(Priority.LOW, limit, 16))[0]) == 9
+
+
 async def test_lanes_see_their_own_priority_only(store: DispatchStore) -> None:
     """A critical lane never spends its time on bulk."""
     await store.plan(plan(*items(5), priority=Priority.LOW, limit=NONE_LEASED), 0.0)
@@ -89,8 +106,8 @@ async def test_lanes_that_lease_at_once_never_lease_the_same(store: DispatchStor
 async def test_what_was_decided_long_ago_is_looked_at_before_it_leaves(
     store: DispatchStore, admin: asyncpg.Connection
 ) -> None:
-    """A stale chunk is handed out unleased; once confirmed it leaves."""
-    old = plan(*items(5, 500), limit=NONE_LEASED)
+    """A stale chunk is handed out unleased, and with it what follows it; once confirmed it leaves."""
+    old = plan(*items(5, 500, 500), limit=NONE_LEASED)
     await store.plan(old, 0.0)
     await make_stale(admin)
     leased, stale = await store.lease(Priority.NORMAL, LIMIT, 16)
@@ -98,9 +115,10 @@ async def test_what_was_decided_long_ago_is_looked_at_before_it_leaves(
     assert [(chunk.chunk, chunk.state, chunk.decided) for chunk in stale] == [
         (0, ChunkState.PENDING, DECIDED),
         (1, ChunkState.PENDING, DECIDED),
+        (2, ChunkState.PENDING, DECIDED),
     ]
     assert stale[0].members == members(0, 5)
-    await store.confirm(old.rules.broadcast_id, [0, 1], DECIDED)
+    await store.confirm(old.rules.broadcast_id, [0, 1, 2], DECIDED)
     leased, stale = await store.lease(Priority.NORMAL, LIMIT, 16)
     assert (numbers(leased), stale) == ([0, 1], [])
 

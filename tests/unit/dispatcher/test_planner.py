@@ -1,5 +1,6 @@
 """Which chunks leave together with their plan."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -47,6 +48,15 @@ def test_only_what_is_pending_is_leased_and_only_as_much_as_may_leave() -> None:
         ChunkState.SUPPRESSED,
         ChunkState.PENDING,
     ]
+
+
+def test_a_large_broadcast_waits_for_its_turn_in_a_lane_with_a_bound() -> None:
+    """A small one leaves at once there too."""
+    bulk = replace(LIMIT, lane_members=100)
+    large = lease_first([loud(200), loud(200), loud(200)], bulk)
+    assert {draft.state for draft in large} == {ChunkState.PENDING}
+    small = lease_first([loud(200), loud(200), MUTED], bulk)
+    assert [draft.state for draft in small] == [ChunkState.LEASED, ChunkState.LEASED, ChunkState.SUPPRESSED]
 
 
 def test_the_first_wave_has_the_numbers_that_the_rows_have() -> None:
