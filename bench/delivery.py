@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
 from uuid import uuid4
@@ -16,6 +16,7 @@ from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from bench.broadcasts import DEADLINE_S, PAYMENT, Broadcasts
+from bench.disk import calm
 from bench.population import Audience, prepare
 from bench.report import Bound, Result, Row, summarize
 from bench.site import administrator, service, started
@@ -30,7 +31,13 @@ ROWS_RUNS = {"10": 20, "1,000": 10, "10,000 dense": 10, "10,000 scattered": 10, 
 FULL_FACTOR = 3
 WARM_UP = 3
 STARTS = 3
-SERVICES = ("sender", "preferences", "dispatcher", "inbox")
+# What each service's health must say: that it serves, and that it reaches those whom it calls.
+HEALTH = {
+    "preferences": ("",),
+    "inbox": ("", "sender", "preferences"),
+    "sender": ("", "preferences"),
+    "dispatcher": ("", "sender", "preferences", "dispatcher_due_high", "dispatcher_report"),
+}
 _QUERIES = load(Path(__file__).with_name("queries.sql"), schema="bench")
 
 
@@ -87,6 +94,7 @@ async def run(full: bool, console: Console) -> Result:
                 audiences = await prepare(DirectoryServiceStub(directory), writer, RECIPIENTS)
                 await _resolve_members(connection, audiences)
                 await broadcasts.settle_disk()
+                disk = await calm(stack.state.path)
             delivery = Delivery(connection, broadcasts)
             gc.freeze()
             samples = await _measure(delivery, audiences, full, console)
@@ -100,7 +108,12 @@ async def run(full: bool, console: Console) -> Result:
         rows=[*rows, Row("10, the first after a start", summarize(first.durable), facts=_facts(first))],
         bounds=_bounds({row.case: row for row in rows}),
         baseline="rows",
-        settings={"recipients": RECIPIENTS, "full": full, "priority": "high"},
+        settings={
+            "recipients": RECIPIENTS,
+            "full": full,
+            "priority": "high",
+            "fsync_ms": asdict(disk),
+        },
     )
 
 
@@ -151,7 +164,7 @@ async def _after_starts(stack: BackgroundStack, delivery: Delivery, audience: Au
     """The first broadcast after all services have been started anew, a few times."""
     samples = Samples()
     for _ in range(STARTS):
-        for name in SERVICES:
+        for name in HEALTH:
             stack.kill(name)
         await _serving(stack)
         await delivery.ours(audience, samples)
@@ -159,21 +172,21 @@ async def _after_starts(stack: BackgroundStack, delivery: Delivery, audience: Au
 
 
 async def _serving(stack: BackgroundStack) -> None:
-    """Return once every service says that it can serve."""
+    """Return once every service says that it can serve, and reaches the others."""
     deadline = perf_counter() + DEADLINE_S
-    for name in SERVICES:
-        while not await _is_serving(stack.environment[f"{name.upper()}_ADDR"]):
+    for name, parts in HEALTH.items():
+        address = stack.environment[f"{name.upper()}_ADDR"]
+        while not all([await _is_serving(address, part) for part in parts]):
             if perf_counter() > deadline:
                 raise RuntimeError(f"{name} does not serve after {DEADLINE_S:g} s")
             await asyncio.sleep(0.1)
 
 
-async def _is_serving(address: str) -> bool:
+async def _is_serving(address: str, part: str) -> bool:
     async with grpc.aio.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service=part)
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=1.0
-            )
+            answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=1.0)
         except grpc.aio.AioRpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

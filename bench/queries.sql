@@ -59,14 +59,6 @@ VACUUM (ANALYZE) {schema}.inbox_rows;
 -- Apart from the services' own.
 CREATE SCHEMA IF NOT EXISTS {schema};
 
--- name: count_arrived
--- In how many inboxes a broadcast is, committed.
-SELECT coalesce(sum(recipients), 0)::bigint FROM inbox.arrivals WHERE broadcast_id = $1;
-
--- name: count_outstanding
--- Whether anything is still on its way, so that one run does not disturb the next.
-SELECT count(*) FROM dispatcher.dispatches WHERE close_time IS NULL;
-
 -- name: read_most
 -- What the callers have read already: an even share of their items, and never the newest.
 INSERT INTO inbox.receipts (recipient_number, broadcast_id, read_at)
