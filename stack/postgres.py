@@ -34,6 +34,9 @@ SETTINGS: Mapping[str, str] = {
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
     "max_wal_size": "2GB",
+    # Segments of the log that a checkpoint has freed are kept for the next burst: making a new one writes 16 MB of
+    # zeros to disk while somebody's commit waits.
+    "min_wal_size": "1GB",
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
     "max_parallel_workers_per_gather": "0",
