@@ -14,8 +14,8 @@ from shared.settings import Address, Environment
 
 PREFIX: Final = "SENDER"
 _POSTGRES: Final = ("postgres", "postgresql")
-# What two busy cores deliver in less than ten seconds, and twice that for urgent ones; critical ones have no limit.
-_BACKLOG: Final = {Priority.HIGH: 1_000, Priority.NORMAL: 500, Priority.LOW: 500}
+# What a single core delivers in less than ten seconds, and twice that for urgent ones; critical ones have no limit.
+_BACKLOG: Final = {Priority.HIGH: 500, Priority.NORMAL: 250, Priority.LOW: 250}
 
 
 @dataclass(frozen=True, slots=True)
