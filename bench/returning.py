@@ -191,7 +191,8 @@ class _Everybody:
 
     def _pause_s(self, error: grpc.aio.AioRpcError, otherwise_s: float) -> float:
         told = _told(error)
-        if isinstance(told, SlowReader):
+        # Whoever does not even read that they were cut off finds their stream cancelled.
+        if isinstance(told, SlowReader) or error.code() is grpc.StatusCode.CANCELLED:
             self._cut_off += 1
         elif error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
             self._refused += 1
