@@ -88,7 +88,13 @@ def _hire(site: Site, terms: Terms) -> Crew:
         lists=Lists(callers, truth),
         screens=screens,
         workload=Workload(
-            callers, truth, dice("workload"), terms.sends_per_second, cast.walled, record.arrived
+            callers,
+            truth,
+            dice("workload"),
+            terms.sends_per_second,
+            cast.walled,
+            record.arrived,
+            echo.follow_cancel,
         ),
         changes=changes,
         echo=echo,

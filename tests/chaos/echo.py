@@ -10,7 +10,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.api import Header
+from pyroaring import BitMap
+from wedsync.broadcast.v1.events_pb2 import ArrivalKind, InboxDeliveries, InboxDelivery
 
+from shared import subjects
+from shared.audience import Audience
+
+LATE_CHUNK: Final = 1_000_000
+"""The number of chunks that this has made up: no dispatcher knows them, so it puts aside what it hears of them."""
 _KEPT: Final = 3_000
 _HEARD: Final = ("broadcast.>", "delivery.>", "directory.>")
 
@@ -50,6 +57,22 @@ class Echo:
             taken += await self._say(subject, payload)
         self.repeated += taken
         return taken
+
+    async def follow_cancel(self, broadcast_id: str, lane: str, members: BitMap) -> None:
+        """Say again all that was said of a broadcast, the last first, and have a chunk of it come only now."""
+        about = broadcast_id.encode()
+        for subject, payload in reversed([each for each in self._heard if about in each[1]]):
+            self.repeated += await self._say(subject, payload)
+        if members:
+            late = InboxDelivery(
+                broadcast_id=broadcast_id,
+                chunk=LATE_CHUNK,
+                epoch=1,
+                kind=ArrivalKind.ARRIVAL_KIND_ITEM,
+                members=Audience.of(members).to_bytes(),
+            )
+            payload = InboxDeliveries(deliveries=[late]).SerializeToString()
+            self.repeated += await self._say(subjects.delivery_inbox(lane), payload)
 
     async def _say(self, subject: str, payload: bytes) -> bool:
         if self._client is None or not self._client.is_connected:

@@ -1,5 +1,6 @@
 """Owns one run from start to verdict, on a site of its own."""
 
+import asyncio
 import time
 from pathlib import Path
 from random import Random
@@ -23,7 +24,7 @@ async def run(terms: Terms, *, keep: bool = False) -> Report:
         return Arming(Random(f"{terms.seed}:arming"), log)
 
     site = Site(terms.recipients, arming, deaths.append)
-    async with site, working_on(site, terms) as crew:
+    async with asyncio.timeout(terms.limit_s), site, working_on(site, terms) as crew:
         course = await weather(site, crew, terms)
         report = await judge(site, crew, terms, course, deaths, began)
     if report.is_clean and not keep:

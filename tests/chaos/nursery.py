@@ -3,11 +3,12 @@
 A process that is killed every second must not spend that second on imports. What it runs is the service's own `main`.
 """
 
-import ctypes
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -17,7 +18,6 @@ from shared import failpoints
 from shared.server import run_service
 
 SERVICES: Final = ("sender", "preferences", "dispatcher", "inbox")
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Nursery:
@@ -40,9 +40,17 @@ def _module(service: str) -> str:
     return f"services.{service}.main"
 
 
+def _end_with_parent() -> None:
+    """The server that forked this one lives for as long as any of those that it has forked."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _become(service: str, environment: dict[str, str], log: str) -> None:
     os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)

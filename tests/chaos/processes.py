@@ -72,8 +72,7 @@ class KeptProcess:
     async def until_ready(self) -> None:
         """Return when it serves."""
         while not (self.is_running and await asyncio.to_thread(self._server.is_ready)):
-            if self._task is not None and self._task.done():
-                self._task.result()
+            self.check()
             await asyncio.sleep(_POLL_S)
 
     def declared(self) -> list[str]:
@@ -89,8 +88,16 @@ class KeptProcess:
         """Send a signal; whether there was a process to send it to."""
         if self._running is None or self._running.pid is None:
             return False
-        os.kill(self._running.pid, which)
+        try:
+            os.kill(self._running.pid, which)
+        except ProcessLookupError:  # it has just ended, and that is about to be noticed
+            return False
         return True
+
+    def check(self) -> None:
+        """Raise what went wrong with keeping it."""
+        if self._task is not None and self._task.done():
+            self._task.result()
 
     def hold(self) -> None:
         """Kill it, and do not start it again until `release`."""

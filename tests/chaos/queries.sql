@@ -44,9 +44,10 @@ WHERE state IN ('pending', 'dispatching')
     OR (retract AND NOT retracted AND state IN ('sent', 'cancelled'));
 
 -- name: dead_letters
--- What the dispatcher has put aside.
+-- What the dispatcher has put aside, but for chunks that the run has made up.
 SELECT subject, error, sum(times)::bigint AS times
 FROM dispatcher.dead_letters
+WHERE coalesce(chunk, 0) <> $1
 GROUP BY subject, error;
 
 -- name: walls_that_differ

@@ -1,6 +1,7 @@
 """Owns looking at what has become of everything: on record by SQL, and as people see it through gRPC."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,7 @@ from shared.audience import Audience
 from shared.queries import load
 from tests.chaos.callers import Callers
 from tests.chaos.checker import Copies, Ledger
+from tests.chaos.echo import LATE_CHUNK
 from tests.chaos.terms import CALL_S
 from tests.chaos.truth import Truth
 
@@ -26,6 +28,7 @@ QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
 _READERS_AT_ONCE: Final = 24
 _RETRY_S: Final = 0.1
 _PAGE: Final = 100
+_ALERTED_S: Final = 20.0
 _UNREACHABLE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 Answer = TypeVar("Answer")
@@ -82,7 +85,7 @@ class Record:
 
     async def dead_letters(self) -> list[str]:
         """What was put aside, in words."""
-        rows = await self._ask(lambda connection: connection.fetch(QUERIES["dead_letters"]))
+        rows = await self._ask(lambda connection: connection.fetch(QUERIES["dead_letters"], LATE_CHUNK))
         return [f"{row['times']} of {row['subject']}: {row['error']}" for row in rows]
 
     async def walls_that_differ(self) -> int:
@@ -132,9 +135,16 @@ class Lists:
         return [receipt for receipt, is_read in zip(left, marks, strict=True) if not is_read]
 
     async def ledgers(self, broadcast_ids: Sequence[str]) -> Mapping[str, Ledger]:
-        """What the suite says of each broadcast."""
-        ledgers = await asyncio.gather(*map(self._ledger, broadcast_ids))
-        return {each.broadcast_id: each for each in ledgers}
+        """What the suite says of each broadcast, once no alert whose hold has ended just now is on its way."""
+        ledgers: dict[str, Ledger] = {}
+        asked, deadline = list(broadcast_ids), time.monotonic() + _ALERTED_S
+        while asked:
+            ledgers |= {each.broadcast_id: each for each in await asyncio.gather(*map(self._ledger, asked))}
+            if time.monotonic() > deadline:
+                break
+            asked = [each for each in asked if ledgers[each].channels.get("realtime", {}).get("pending")]
+            await asyncio.sleep(_RETRY_S)
+        return ledgers
 
     async def _inbox(self, number: int) -> list[str]:
         found, token = [], ""

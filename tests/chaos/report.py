@@ -23,6 +23,8 @@ class Report:
     unfired: Sequence[str]
     undone: Sequence[str]
     recoveries: Sequence[Recovery]
+    delays_s: Sequence[float]
+    """From the acceptance of a broadcast, or its due time, to the moment at which it was sent."""
     codes: Mapping[str, int]
     other: Sequence[str]
     """What must not be either: dead letters, walls that differ, receipts that are gone, slow recoveries."""
@@ -66,8 +68,13 @@ class Report:
     def _recoveries(self) -> Iterator[str]:
         accepted = [each.accepted_s for each in self.recoveries if each.accepted_s is not None]
         arrived = [each.arrived_s for each in self.recoveries if each.arrived_s is not None]
-        for what, values in (("the next accepted send", accepted), ("all that was under way", arrived)):
-            yield f"  from a kill to {what}: p50 {percentile(values, 0.5):.2f} s, max {max(values, default=0):.2f} s"
+        spans = (
+            ("a kill to the next accepted send", accepted),
+            ("a kill to all that was under way", arrived),
+            ("acceptance to sent, all broadcasts", self.delays_s),
+        )
+        for what, values in spans:
+            yield f"  from {what}: p50 {percentile(values, 0.5):.2f} s, max {max(values, default=0):.2f} s"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

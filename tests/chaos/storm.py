@@ -39,6 +39,7 @@ class Course:
         """This part is over."""
         now = time.monotonic()
         self.phases.append(f"{name} {now - self._since:.0f} s")
+        print(f"  {self.phases[-1]}", flush=True)
         self._since = now
 
 
@@ -95,6 +96,8 @@ async def _storm(site: Site, crew: Crew, terms: Terms) -> None:
         process.signal(signal.SIGKILL)  # what starts from now on is armed
     names: list[str] = []
     while (passed := time.monotonic() - began) < terms.storm_most_s:
+        for process in site.processes:
+            process.check()
         missing = site.arming.missing()
         if not crew.faults.missing() and passed > terms.storm_s:
             if not missing:

@@ -48,6 +48,11 @@ class Terms:
     solitary_kills: int = 0
     """Kills one by one after the storm, each of which must be recovered from within the bound."""
 
+    @property
+    def limit_s(self) -> float:
+        """When a run that has not come to its end is given up: what it may take on a machine that does much else."""
+        return 100.0 + 1.5 * self.storm_most_s + self.drain_s + 2 * RECOVERY_BOUND_S * self.solitary_kills
+
 
 def streams() -> tuple[Stream, ...]:
     """The suite's streams with the run's own window for repeated message ids."""

@@ -61,6 +61,7 @@ async def judge(
         recoveries=[
             recovery(death.at, tries, outcome.arrivals) for death in kills if death.at < course.healed_at
         ],
+        delays_s=[each.ended - each.began for each in outcome.arrivals],
         codes=crew.callers.codes,
         other=[
             *course.unfinished,

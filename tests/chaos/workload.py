@@ -22,7 +22,7 @@ from tests.chaos.truth import Meant, Truth
 _IN_FLIGHT: Final = 24
 _IMPATIENT: Final = 0.15
 """The share of callers that ask once and go away, whatever the answer was."""
-_CANCELLED: Final = 0.14
+_CANCELLED: Final = 0.2
 _EXPIRING: Final = 0.1
 _SCHEDULED: Final = 0.1
 
@@ -79,6 +79,7 @@ class Attempt:
 
 
 Arrived = Callable[[str], Awaitable[BitMap]]
+Cancelled = Callable[[str, str, BitMap], Awaitable[None]]
 
 
 class Workload:
@@ -92,14 +93,19 @@ class Workload:
         per_second: float,
         weddings: list[UUID],
         arrived: Arrived,
+        cancelled: Cancelled,
     ) -> None:
-        """`weddings` may be written to; `arrived` answers who has a broadcast at this moment."""
+        """`weddings` may be written to; `arrived` answers who has a broadcast; `cancelled` hears of each cancel.
+
+        It is told the broadcast, its lane and who was meant.
+        """
         self._callers = callers
         self._truth = truth
         self._random = random
         self._per_second = per_second
         self._weddings = weddings
         self._arrived = arrived
+        self._cancelled = cancelled
         self._places = asyncio.Semaphore(_IN_FLIGHT)
         self._running: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
@@ -183,7 +189,7 @@ class Workload:
         cancels = self._random.random() < _CANCELLED and not attempt.expires
         await self._send(attempt, is_impatient=self._random.random() < _IMPATIENT)
         if cancels and attempt.broadcast_id:
-            await asyncio.sleep(self._random.choice((0.0, 0.02, 0.1, 0.5)))
+            await asyncio.sleep(self._random.choice((0.0, 0.0, 0.02, 0.1, 0.5)))
             await self._cancel(attempt)
 
     async def _send(self, attempt: Attempt, *, is_impatient: bool) -> None:
@@ -228,6 +234,8 @@ class Workload:
         attempt.cancel.confirmed_at = time.time()
         attempt.cancel.already_sent = answer.already_sent
         attempt.cancel.arrived = await self._arrived(attempt.broadcast_id)
+        lane = Priority.Name(attempt.request.priority).removeprefix("PRIORITY_").lower()
+        await self._cancelled(attempt.broadcast_id, lane, attempt.meant.must)
 
 
 def _timestamp(moment: datetime) -> Timestamp:
