@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import delivery, inbox, isolation, live, memory
+from bench import audience, delivery, inbox, isolation, live, memory, overload, reconnect, stalled
 from bench.report import Result, show, write
 
 Scenario = Callable[[bool, Console], Awaitable[Result]]
@@ -22,6 +22,10 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "inbox": inbox.run,
     "isolation": isolation.run,
     "memory": memory.run,
+    "audience": audience.run,
+    "overload": overload.run,
+    "reconnect": reconnect.run,
+    "stalled": stalled.run,
 }
 
 
