@@ -154,15 +154,16 @@ class Database:
 
         The last conflict is raised as DependencyUnavailable. `work` must not act outside the transaction.
         """
-        for attempt in range(1, attempts + 1):
-            try:
-                async with self.transaction() as transaction:
-                    return await work(transaction)
-            except _CONFLICTS as error:
-                if attempt == attempts:
-                    raise DependencyUnavailable("The database is too busy.") from error
-                await asyncio.sleep(backoff_s(attempt, _RETRY_FIRST_S, _RETRY_CEILING_S))
-        raise ValueError("attempts must be at least 1")
+
+        async def attempt_once() -> _Result:
+            async with self.transaction() as transaction:
+                return await work(transaction)
+
+        return await _retry(attempt_once, attempts)
+
+    async def fetch_retrying(self, query: str, *arguments: object, attempts: int = 5) -> list[Row]:
+        """Every row of a statement that is the whole transaction, as `retrying` does it, in one round trip of three."""
+        return await _retry(lambda: self.fetch(query, *arguments), attempts)
 
     async def check(self) -> None:
         """Return when a statement is answered; DependencyUnavailable otherwise."""
@@ -222,6 +223,18 @@ async def connect(
             },
         )
     return Database(pool, acquire_timeout_s)
+
+
+async def _retry(work: Callable[[], Awaitable[_Result]], attempts: int) -> _Result:
+    """Do what may meet a conflict, and again after a while; the last conflict is raised as DependencyUnavailable."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return await work()
+        except _CONFLICTS as error:
+            if attempt == attempts:
+                raise DependencyUnavailable("The database is too busy.") from error
+            await asyncio.sleep(backoff_s(attempt, _RETRY_FIRST_S, _RETRY_CEILING_S))
+    raise ValueError("attempts must be at least 1")
 
 
 @contextmanager

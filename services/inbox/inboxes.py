@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from services.inbox.checkpoints import Checkpoints
@@ -14,9 +15,12 @@ from services.inbox.domain import (
     read_page_token,
     write_page_token,
 )
+from services.inbox.groups import Group
 from services.inbox.store import InboxStore
 from services.inbox.texts import Texts
 from shared.errors import NotFound
+
+_COUNTS_TOGETHER: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Inboxes:
         self._store = store
         self._checkpoints = checkpoints
         self._texts = texts
+        # A group of receipts is answered at once, each with its badge.
+        self._counts: Group[tuple[int, Badge], Badge] = Group(self._count, _COUNTS_TOGETHER)
 
     async def list_items(
         self, recipient_number: int, wanted: Filter, page_size: int = 0, page_token: str = ""
@@ -77,6 +83,14 @@ class Inboxes:
     async def count_unread(self, recipient_number: int) -> Badge:
         """The badge as of now."""
         known = await self._checkpoints.find(recipient_number)
-        badge = await self._store.count_items(recipient_number, known)
+        if known is None:
+            # Takes much longer than the others, who would wait for it.
+            badge = await self._store.count_items(recipient_number, None)
+        else:
+            badge = await self._counts.ask((recipient_number, known))
         self._checkpoints.note(recipient_number, badge, known)
         return badge
+
+    async def _count(self, asked: Sequence[tuple[int, Badge]]) -> list[Badge]:
+        numbers, known = zip(*asked, strict=True)
+        return await self._store.count_items_of_many(numbers, known)

@@ -38,6 +38,18 @@ SELECT
     counted.dismissals
 FROM count_items($1, $2, $3, $4, $5, $6, $7) AS counted;
 
+-- name: count_items_of_many
+-- The badges of those who did something at the same moment, one after the other, each under their own identity.
+SELECT
+    counted.unread_count, counted.all_count, counted.log_position, counted.valid_until, counted.reads,
+    counted.dismissals
+FROM unnest($1::integer[], $2::bigint[], $3::integer[], $4::integer[], $5::timestamptz[], $6::bigint[], $7::bigint[])
+    WITH ORDINALITY AS asked (number, position, unread, total, until, reads, dismissals, place)
+CROSS JOIN LATERAL count_items(
+    asked.number, asked.position, asked.unread, asked.total, asked.until, asked.reads, asked.dismissals
+) AS counted
+ORDER BY asked.place;
+
 -- name: merge_chunks
 -- A group of chunks at the price of one commit.
 SELECT merge.outcome, merge.at_position, merge.at

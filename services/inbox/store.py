@@ -64,6 +64,16 @@ class InboxStore:
             raise LookupError("count_items answers exactly one row")
         return badge_of(row)
 
+    async def count_items_of_many(
+        self, recipient_numbers: Sequence[int], known: Iterable[Badge]
+    ) -> list[Badge]:
+        """Everybody's badge as of now; `known` are earlier ones of theirs."""
+        checkpoints = zip(*map(_checkpoint, known), strict=True)
+        rows = await self._database.fetch(
+            QUERIES["count_items_of_many"], recipient_numbers, *map(list, checkpoints)
+        )
+        return [badge_of(row) for row in rows]
+
 
 def _checkpoint(known: Badge | None) -> tuple[object, ...]:
     if known is None:

@@ -139,9 +139,7 @@ class WorkStore:
             for place, call in enumerate(calls)
             for broadcast_id in call.broadcast_ids
         ]
-        rows = await self._database.retrying(
-            lambda transaction: transaction.fetch(QUERIES["record_receipts"], *_columns(asked, 5))
-        )
+        rows = await self._database.fetch_retrying(QUERIES["record_receipts"], *_columns(asked, 5))
         left = iter(rows)
         results = [[_recorded_of(each, next(left)) for each in call.broadcast_ids] for call in calls]
         return results, rows[0]["log_position"] if rows else None

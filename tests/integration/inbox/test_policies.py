@@ -270,3 +270,5 @@ async def test_pages_that_are_read_together_are_each_their_owners(stores: Stores
     alone = [await stores.store.list_items(number, Filter(), None, 2, None) for number in numbers]
     assert together == alone
     assert [page.total_count for page in together] == [2, 2, 3]
+    badges = [page.badge for page in alone]
+    assert await stores.store.count_items_of_many(numbers, badges) == badges

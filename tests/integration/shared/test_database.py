@@ -133,6 +133,19 @@ async def test_a_conflict_that_stays_is_unavailable(database: Database) -> None:
     assert len(runs) == 3
 
 
+async def test_a_statement_by_itself_is_asked_again_after_a_conflict(database: Database) -> None:
+    """As a transaction is, and given up as one; a sequence counts the attempts, because it is not rolled back."""
+    await database.execute("CREATE SEQUENCE attempts")
+    await database.execute(
+        "CREATE FUNCTION conflict_until(last bigint) RETURNS bigint LANGUAGE plpgsql AS $$ "
+        "BEGIN IF nextval('attempts') < last THEN RAISE SQLSTATE '40001'; END IF; RETURN currval('attempts'); END $$"
+    )
+    assert [row[0] for row in await database.fetch_retrying("SELECT conflict_until(3)")] == [3]
+    with pytest.raises(DependencyUnavailable, match="too busy"):
+        await database.fetch_retrying("SELECT conflict_until(99)", attempts=2)
+    assert await database.fetchval("SELECT nextval('attempts')") == 6
+
+
 async def test_an_exhausted_pool_is_unavailable(database: Database) -> None:
     """Whoever waits for a connection longer than allowed is told so, instead of piling up."""
     async with database.transaction(), database.transaction():
