@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 from wedsync.broadcast.v1 import common_pb2, inbox_pb2
 
-from shared.audience import Audience
+from shared.audience import CHUNK_MEMBERS, Audience
 from shared.errors import ServiceError
 from tests.integration.inbox.site import ALERT, Person, Site, error_of
 
@@ -258,8 +258,8 @@ async def test_readers_are_those_of_the_asked_who_have_read(site: Site) -> None:
 
 
 async def test_asking_for_readers_with_rubbish_is_refused(site: Site) -> None:
-    """Bytes that are no bitmap, and more blocks than a chunk has."""
-    for members in (b"rubbish", Audience.of(range(0, 17 * 4096, 4096)).to_bytes()):
+    """Bytes that are no bitmap, and more people than an alert is for."""
+    for members in (b"rubbish", Audience.of(range(1, CHUNK_MEMBERS + 2)).to_bytes()):
         request = inbox_pb2.ListReadersRequest(broadcast_id=str(uuid4()), members=members)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await site.stub.ListReaders(request, metadata=site.internal)
