@@ -184,6 +184,7 @@ class _Everybody:
                 if error.code() not in _GONE:
                     raise
                 was_open = any(person.open_since is not None for person in people)
+                self._cut_off += was_open
                 for person in people:
                     person.open_since = None
                 pause_s = _FIRST_PAUSE_S if was_open else min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -191,10 +192,7 @@ class _Everybody:
 
     def _pause_s(self, error: grpc.aio.AioRpcError, otherwise_s: float) -> float:
         told = _told(error)
-        # Whoever does not even read that they were cut off finds their stream cancelled.
-        if isinstance(told, SlowReader) or error.code() is grpc.StatusCode.CANCELLED:
-            self._cut_off += 1
-        elif error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and not isinstance(told, SlowReader):
             self._refused += 1
             self._without_hint += told is None or told.retry_after_s is None
         hint_s = told.retry_after_s if told is not None else None
