@@ -60,6 +60,8 @@ _NORMAL_SHARE: Final = 0.99
 _MOST_GROWTH_MIB: Final = 100.0
 # At a rate that is carried, no work piles up.
 _CAUGHT_UP_S: Final = 2.0
+# One step that fails may have met something else on the machine; two in a row have not.
+_MISSES: Final = 2
 _POLL_S: Final = 0.1
 _QUERIES: Final = load(Path(__file__).with_suffix(".sql"))
 
@@ -174,15 +176,17 @@ class Suite:
             )
 
     async def _carried(self, offering: Offering, rates: Sequence[int]) -> tuple[float, Outcome]:
-        """The highest rate at which nearly all calls are answered in time, and nothing is left behind."""
+        """The highest rate at which nearly all calls are answered in time, and nothing is left behind for long."""
         best: tuple[float, Outcome] | None = None
+        missed = 0
         for rate in rates:
             outcome = await offering.offer(rate, STEP_SECONDS)
             ended = monotonic()
             await self._caught_up()
-            if outcome.answered_share < _CARRIED or monotonic() - ended > _CAUGHT_UP_S:
+            if outcome.answered_share >= _CARRIED and monotonic() - ended <= _CAUGHT_UP_S:
+                best, missed = (rate, outcome), 0
+            elif (missed := missed + 1) == _MISSES:
                 break
-            best = rate, outcome
         if best is None:
             raise RuntimeError(f"not even {rates[0]} calls a second are carried")
         return best
