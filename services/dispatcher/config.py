@@ -42,8 +42,8 @@ class Settings:
 
     @property
     def worker_connections(self) -> int:
-        """So many that no lane waits for another: its planners and its loop; and reports, reconciler and relay."""
-        return len(self.lanes) * (self.planners_per_lane + 1) + 4
+        """So many that no lane waits for another: its planners, loop and review; and reports, reconciler and relay."""
+        return len(self.lanes) * (self.planners_per_lane + 2) + 4
 
     @classmethod
     def read(cls, env: Environment) -> Self:

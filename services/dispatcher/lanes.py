@@ -7,7 +7,7 @@ import structlog
 
 from services.dispatcher.courier import Courier
 from services.dispatcher.domain import InFlightLimit, Priority
-from services.dispatcher.review import Reviewer
+from services.dispatcher.review import Reviewer, Rounds
 from services.dispatcher.store import DispatchStore
 from shared.backoff import backoff_s
 from shared.clock import Clock
@@ -22,7 +22,8 @@ _BUSY_PAUSE_S: Final = 0.1
 _IDLE_PAUSE_S: Final = 1.0
 _BUSY_FOR_S: Final = 10.0
 _RETRY_FIRST_S: Final = 0.1
-_RETRY_CEILING_S: Final = 5.0
+_RETRY_CEILING_S: Final = 1.0
+"""No more than the pause of an idle lane: when an outage ends, what it has left waiting leaves within one poll."""
 
 
 class Lane:
@@ -45,12 +46,12 @@ class Lane:
     ) -> None:
         self.priority = priority
         self._store = store
-        self._reviewer = reviewer
         self._courier = courier
         self._limit = limit
         self._clock = clock
         self._pauses = Pauses(clock, hears_reports=hears_reports)
         self._wake = asyncio.Event()
+        self._rounds = Rounds(reviewer, priority.slug, self._wake.set)
         self._stopping = False
 
     def wake(self) -> None:
@@ -82,18 +83,18 @@ class Lane:
                 pause_s = backoff_s(failures, _RETRY_FIRST_S, _RETRY_CEILING_S)
                 log.exception("lane_failed", lane=self.priority.slug, failures=failures)
             await wait_for_hint(self._wake, pause_s)
+        await self._rounds.end()
 
     async def advance(self) -> bool:
-        """Send what may leave, then decide again what may leave next; whether there may be more to do at once."""
+        """Send what may leave, and have decided again what waited too long; whether more may leave at once."""
         self._courier.require_connection()
         leased, stale = await self._store.lease(self.priority, self._limit, _BATCH)
         await self._courier.send(leased)
-        if stale:
-            await self._reviewer.review(stale)
-        if leased or stale:
+        self._rounds.begin(stale)
+        if leased:
             self._pauses.note_progress()
         # A batch that was not full had all that there was room for.
-        return bool(stale) or len(leased) == _BATCH
+        return len(leased) == _BATCH
 
 
 class Pauses:

@@ -78,9 +78,11 @@ class Reconciler:
         """Let go the alerts whose hold has ended, about as many people as may be alerted within a second."""
         alerts = await self._store.due_alerts(self._lanes, self._release_per_second, _BATCH)
         if alerts:
-            await self._reviewer.review(alerts)
-            for lane in self._lanes.values():
-                lane.wake()
+            await self._reviewer.review(alerts, self._wake_lanes)
+
+    def _wake_lanes(self) -> None:
+        for lane in self._lanes.values():
+            lane.wake()
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         """One thing that cannot be done now must not keep the others from being done."""

@@ -2,8 +2,11 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 from uuid import UUID
+
+import structlog
 
 from services.dispatcher.domain import CHANNELS_OF, ChunkState, Decided, Kind
 from services.dispatcher.figures import REVIEWED, tell_closed
@@ -12,6 +15,13 @@ from services.dispatcher.snapshot import Redecision, Slice, redecide, spare_read
 from services.dispatcher.store import DispatchStore
 from services.dispatcher.work import Rules, WaitingChunk
 from shared.audience import Audience
+from shared.backoff import backoff_s
+from shared.errors import DependencyUnavailable
+
+log = structlog.get_logger(__name__)
+
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_CEILING_S: Final = 1.0
 
 
 class Reviewer:
@@ -25,10 +35,11 @@ class Reviewer:
         self._readers = readers
         self._release_per_second = release_per_second
 
-    async def review(self, chunks: Sequence[WaitingChunk]) -> None:
+    async def review(self, chunks: Sequence[WaitingChunk], decided: Callable[[], None]) -> None:
         """Bring these chunks up to date; held ones among them are pending afterwards, as far as anybody is left.
 
-        When that fails for some broadcasts it is done for the others, and the first failure is raised.
+        `decided` is called after each broadcast: what was decided about it is not fresh for long. When it fails for
+        some broadcasts it is done for the others, and the first failure is raised.
         """
         groups: dict[tuple[UUID, Kind], list[WaitingChunk]] = defaultdict(list)
         for chunk in chunks:
@@ -40,6 +51,8 @@ class Reviewer:
                 await self._review_group(rules[broadcast_id], kind, group)
             except Exception as error:  # noqa: BLE001  # one broadcast's trouble must not keep the others waiting
                 failures.append(error)
+            else:
+                decided()
         if failures:
             raise failures[0]
 
@@ -74,6 +87,52 @@ class Reviewer:
             changes.append((chunk, redecide(kind, chunk.members, decided, self._release_per_second)))
             await asyncio.sleep(0)  # each takes a while when much has changed
         return changes
+
+
+class Rounds:
+    """A lane's reviews, one after the other and beside its sending.
+
+    A lane that waited for a whole round would find what was decided first old again, and ask for it once more.
+    """
+
+    def __init__(self, reviewer: Reviewer, lane: str, wake: Callable[[], None]) -> None:
+        """`wake` is called whenever there may be something to send, or to review, that was not there before."""
+        self._reviewer = reviewer
+        self._lane = lane
+        self._wake = wake
+        self._round: asyncio.Task[None] | None = None
+        self._failures = 0
+
+    def begin(self, chunks: Sequence[WaitingChunk]) -> None:
+        """Have these decided again, unless a round is under way: what it leaves is found again after it."""
+        if chunks and self._round is None:
+            self._round = asyncio.create_task(self._run(chunks), name=f"review-{self._lane}")
+
+    async def end(self) -> None:
+        """Break off what is under way: nothing is lost by it but the asking."""
+        if self._round is not None:
+            self._round.cancel()
+            await asyncio.gather(self._round, return_exceptions=True)
+
+    async def _run(self, chunks: Sequence[WaitingChunk]) -> None:
+        try:
+            await self._reviewer.review(chunks, self._note_decided)
+        except DependencyUnavailable as error:
+            self._failures += 1
+            log.warning("review_interrupted", lane=self._lane, failures=self._failures, error=str(error))
+        except Exception:
+            self._failures += 1
+            log.exception("review_failed", lane=self._lane, failures=self._failures)
+        try:
+            if self._failures:
+                await asyncio.sleep(backoff_s(self._failures, _RETRY_FIRST_S, _RETRY_CEILING_S))
+        finally:
+            self._round = None
+        self._wake()
+
+    def _note_decided(self) -> None:
+        self._failures = 0
+        self._wake()
 
 
 def _is_unchanged(chunk: WaitingChunk, change: Redecision) -> bool:

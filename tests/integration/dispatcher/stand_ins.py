@@ -61,11 +61,12 @@ class Decision:
 
 @dataclass(slots=True)
 class DirectoryBook(AudienceServiceServicer):
-    """Decisions by broadcast type: each test broadcast has a type of its own."""
+    """Decisions by broadcast type: each test broadcast has a type of its own. `pause_s` is what a review takes."""
 
     decisions: dict[str, Decision] = field(default_factory=dict)
     resolved: list[str] = field(default_factory=list)
     reviewed: list[audience_pb2.ReevaluateAudienceRequest] = field(default_factory=list)
+    pause_s: float = 0.0
 
     async def ResolveAudience(
         self, request: audience_pb2.ResolveAudienceRequest, context: object
@@ -84,6 +85,7 @@ class DirectoryBook(AudienceServiceServicer):
         self, request: audience_pb2.ReevaluateAudienceRequest, context: object
     ) -> AsyncIterator[audience_pb2.ReevaluateAudienceResponse]:
         self.reviewed.append(request)
+        await asyncio.sleep(self.pause_s)
         decision = self.decisions[request.rules.type]
         if decision.failure is not None:
             raise decision.failure
