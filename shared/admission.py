@@ -9,12 +9,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import grpc
 import structlog
 
-from shared.errors import ServiceError, TooManyCalls, TooManyStreams
+from shared.errors import TooManyCalls, TooManyStreams
 from shared.metrics import RPC_REFUSED, RPC_SHED_SHARE
 from shared.turns import RETRY_S, Turns
 
@@ -44,6 +45,33 @@ _LEAST_RATE: Final = 100.0
 _RATE_SAMPLES: Final = 128
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error as it goes out, made once: to refuse must cost little."""
+
+    code: grpc.StatusCode
+    message: str
+    trailers: tuple[tuple[str, bytes], ...]
+
+    def handler(self) -> Handler:
+        """A handler of the kind that suits calls of every kind, which answers with this and reads nothing."""
+
+        async def refuse(_: object, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+            # To abort would raise, which costs a tenth more of what a refusal costs.
+            context.set_code(self.code)
+            context.set_details(self.message)
+            context.set_trailing_metadata(self.trailers)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def refusal(error: TooManyCalls | TooManyStreams) -> Refusal:
+    """What tells a caller of `error`."""
+    status = error.to_rich_status()
+    trailers = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
+    return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, status.message, trailers)
+
+
 class CallDoor:
     """Where unary calls from outside come in: a share of them while those that are in cannot be kept up with."""
 
@@ -67,8 +95,8 @@ class CallDoor:
         """From now on `probe` tells what a call waits inside gRPC."""
         self._probe = probe
 
-    def refusal(self) -> "Handler | None":
-        """What answers a call that may not come in; None for one that may."""
+    def refusal(self) -> Refusal | None:
+        """What a call is told that may not come in; None for one that may."""
         self._arrived += 1
         if self._controlling is None:
             self._controlling = asyncio.create_task(self._control(), name="admission")
@@ -167,20 +195,20 @@ class StreamDoor:
         self._opening = 0
         self._opened: deque[float] = deque(maxlen=_RATE_SAMPLES)
         self._booked = 0.0
-        self._refusals: dict[float, Handler] = {}
+        self._refusals: dict[float, Refusal] = {}
 
-    def refusal(self) -> "Handler | None":
-        """What answers a stream that may not open now; None for one that may."""
+    def refusal(self) -> Refusal | None:
+        """What a stream is told that may not open now; None for one that may."""
         if self._opening < self._at_once:
             return None
         now = time.monotonic()
         self._booked = min(max(self._booked, now) + 1 / self._rate(now), now + _LONGEST_RETRY_S)
         RPC_REFUSED.labels("stream").inc()
         retry_s = round(max(self._booked - now, 0.1), 1)
-        handler = self._refusals.get(retry_s)
-        if handler is None:
-            handler = self._refusals[retry_s] = refusal(TooManyStreams(retry_after_s=retry_s))
-        return handler
+        told = self._refusals.get(retry_s)
+        if told is None:
+            told = self._refusals[retry_s] = refusal(TooManyStreams(retry_after_s=retry_s))
+        return told
 
     def begin(self, *, counts: bool) -> "Opening":
         """One more is on its way; one that does not count came in by no door."""
@@ -217,17 +245,3 @@ class Opening:
         if self._door is not None:
             self._door.end(is_open=is_open)
             self._door = None
-
-
-def refusal(error: ServiceError) -> Handler:
-    """A handler of the kind that suits calls of every kind, which answers with `error` and reads nothing."""
-    status = error.to_rich_status()
-    trailers = ((STATUS_DETAILS_KEY, status.SerializeToString()),)
-
-    async def refuse(_: object, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        # To abort would raise, which costs a tenth more of what a refusal costs.
-        context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
-        context.set_details(status.message)
-        context.set_trailing_metadata(trailers)
-
-    return grpc.stream_stream_rpc_method_handler(refuse)

@@ -1,6 +1,6 @@
 """The edge of every server: it stands before every call, and lets it in only through a method that it protects."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import grpc
@@ -8,7 +8,6 @@ import structlog
 from google.protobuf import descriptor_pool
 from typing_extensions import override
 
-from shared.admission import CallDoor, StreamDoor
 from shared.auth import TokenVerifier
 from shared.calls import CallLimits, Traffic
 from shared.methods import Gate, Handler, ProtectedMethod, Replay, UnknownMethod
@@ -37,7 +36,8 @@ class EdgeInterceptor(grpc.GenericRpcHandler):
         self._gate = Gate(verifier, role_of, self.traffic)
         self._can_look_up_roles = role_of is not None
         self._handlers: dict[str, Handler] = {}
-        self._doors: dict[str, CallDoor | StreamDoor] = {}
+        self._outside_calls: set[str] = set()
+        self._outside_streams: set[str] = set()
         self._unknown = UnknownMethod(self._gate).handler()
 
     def protect(
@@ -67,16 +67,23 @@ class EdgeInterceptor(grpc.GenericRpcHandler):
             self._handlers[path] = protected.handler()
             if right != INTERNAL:
                 is_stream = method.client_streaming or method.server_streaming
-                self._doors[path] = self.traffic.streams if is_stream else self.traffic.calls
+                (self._outside_streams if is_stream else self._outside_calls).add(path)
 
-    def exempt(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Takes in a service that anybody may call, as it is: health and reflection."""
-        self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+    def exempt(self, service: str, handlers: Mapping[str, Handler], *, by_the_door: bool = False) -> None:
+        """Takes in a service that anybody may call, as it is: health and reflection; `by_the_door` like any other."""
+        taken_in = {f"/{service}/{name}": handler for name, handler in handlers.items()}
+        self._handlers |= taken_in
+        if by_the_door:
+            self._outside_calls |= taken_in.keys()
+
+    def set_apart(self) -> Iterator[str]:
+        """The paths of all methods but those whose calls come from outside: the door for calls is not for these."""
+        return (path for path in self._handlers if path not in self._outside_calls)
 
     @override
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
         """The method behind its edge; a name that was not taken in is refused like any other call, token first."""
         method = handler_call_details.method
-        door = self._doors.get(method)
-        refusal = door.refusal() if door is not None else None
-        return refusal if refusal is not None else self._handlers.get(method, self._unknown)
+        if method in self._outside_streams and (refusal := self.traffic.streams.refusal()) is not None:
+            return refusal.handler()
+        return self._handlers.get(method, self._unknown)

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from shared import loopback
 from shared.calls import CallLimits
+from shared.doorstep import Doorstep
 from shared.drain import DrainStep
 from shared.errors import ServiceError
 from shared.health import HealthMonitor
@@ -81,9 +82,12 @@ class GrpcServer:
         self._health = health
         self._services: list[str] = []
         self._stop_metrics: Callable[[], None] | None = None
-        self._server = grpc.aio.server(handlers=[edge], options=_options(settings))
+        self._doorstep = Doorstep(edge, edge.traffic.calls.refusal, _options(settings))
+        self._server = grpc.aio.server()
+        # What it is made with has not begun anything.
+        self._server._server = self._doorstep  # type: ignore[attr-defined]  # noqa: SLF001
         self._loopback = Loopback(self._server)
-        edge.exempt(loopback.SERVICE, self._loopback.handlers)
+        edge.exempt(loopback.SERVICE, self._loopback.handlers, by_the_door=True)
 
     def add(
         self,
@@ -112,6 +116,7 @@ class GrpcServer:
             variable = f"{self._settings.prefix}_METRICS_LISTEN"
             self._stop_metrics = serve_metrics(variable, self._settings.metrics_listen)
         await self._health.start(self._services)
+        self._doorstep.set_apart(self._edge.set_apart())
         await self._server.start()
         self._edge.traffic.calls.measure_by(self._loopback.ask)
         log.info("serving", listen=str(address), services=self._services)
