@@ -34,7 +34,7 @@ from shared.drain import DrainStep, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.outbox import OutboxRelay
-from shared.server import GrpcServer, run_service
+from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 
 Loop: TypeAlias = Lane | Reconciler | OutboxRelay
@@ -119,6 +119,7 @@ async def main() -> int:
     settings = Settings.read(Environment(os.environ))
     logging.configure(SCHEMA, log_format=settings.log_format)
     running = await start(settings)
+    settle_memory()
     return await run_until_signal(running.steps, running.background)
 
 

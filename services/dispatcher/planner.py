@@ -62,8 +62,8 @@ class Planner:
         Raises OrderRefused, UnknownOrder and UnresolvableAudience.
         """
         began = self._clock.monotonic()
-        order = await self._orders.read(broadcast_id)
-        plan = await self._draw_up(order)
+        order, snapshot = await self._begin(broadcast_id)
+        plan = await self._draw_up(order, snapshot)
         planned = await self._store.plan(plan, self._clock.monotonic() - began)
         lane = order.rules.priority.slug
         PLAN_SECONDS.labels(lane).observe(self._clock.monotonic() - began)
@@ -75,32 +75,38 @@ class Planner:
         await self._courier.send(first_wave(plan))
         return any(draft.state is ChunkState.PENDING for draft in plan.drafts)
 
-    async def _draw_up(self, order: Order) -> Plan:
+    async def _begin(self, broadcast_id: UUID) -> tuple[Order, Snapshot | None]:
+        """The order and its audience, found while the sender decides whether it may go; its refusal comes first.
+
+        To decide takes the sender a question of its own about rights, as long as all the rest.
+        """
+        found, begun = await asyncio.gather(
+            self._find(broadcast_id), self._orders.begin(broadcast_id), return_exceptions=True
+        )
+        if isinstance(begun, BaseException):
+            raise begun
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    async def _find(self, broadcast_id: UUID) -> tuple[Order, Snapshot | None]:
+        """The order, and who is meant; nobody is asked for when it has expired."""
+        order = await self._orders.read(broadcast_id)
         if order.expires_at is not None and order.expires_at <= self._clock.now():
-            await self._orders.begin(order.rules.broadcast_id)
+            return order, None
+        return order, await self._audiences.resolve(order)
+
+    async def _draw_up(self, order: Order, snapshot: Snapshot | None) -> Plan:
+        if snapshot is None:
             return Plan(
                 order.rules, DispatchState.EXPIRED, order.expires_at, Decided(0, self._clock.now()), 0, ()
             )
-        snapshot = await self._begin(order)
         verify(snapshot)
         drafts = await self._cut(snapshot)
         has_work = any(draft.state is ChunkState.PENDING for draft in drafts)
         state = DispatchState.DISPATCHING if has_work else DispatchState.CLOSED
         leased = lease_first(drafts, self._terms.limits[order.rules.priority])
         return Plan(order.rules, state, order.expires_at, snapshot.decided, snapshot.targeted, leased)
-
-    async def _begin(self, order: Order) -> Snapshot:
-        """The audience, found while the sender decides whether this may be dispatched; its refusal comes first."""
-        begun, snapshot = await asyncio.gather(
-            self._orders.begin(order.rules.broadcast_id),
-            self._audiences.resolve(order),
-            return_exceptions=True,
-        )
-        if isinstance(begun, BaseException):
-            raise begun
-        if isinstance(snapshot, BaseException):
-            raise snapshot
-        return snapshot
 
     async def _cut(self, snapshot: Snapshot) -> list[Draft]:
         """The chunks of a snapshot; a large one is cut in turns, so that others are not kept waiting."""

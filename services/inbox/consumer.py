@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from wedsync.broadcast.v1.events_pb2 import DirectoryChanged, InboxDeliveries
 
 from services.inbox.merging import Merging
-from services.inbox.messages import BrokenMessage, chunks_of, reports_of
+from services.inbox.messages import BrokenMessage, broadcast_of, chunks_of, reports_of
 from services.inbox.teams import Teams
 from shared import subjects
 from shared.failpoints import declare, failpoint
@@ -37,18 +37,17 @@ class DeliveryConsumer:
         """Return once each chunk is merged, or refused for good, and that is reported."""
         try:
             message = InboxDeliveries.FromString(delivery.payload)
-            chunks = chunks_of(message)
+            merged = await self._merging.merge(broadcast_of(message), chunks_of(message))
         except (DecodeError, BrokenMessage) as error:
             raise Poison("BROKEN_MESSAGE") from error
-        merges = await self._merging.merge(chunks[0].broadcast_id, chunks)
-        for merge in merges:
+        for _, merge in merged:
             CHUNKS.labels(self._lane, "merged" if merge.is_merged else "stopped").inc()
         first = message.deliveries[0]
         await failpoint("inbox.report.before")
         # Reported before it is acknowledged: a report that is lost is sent again with the chunks.
         await self._publisher.publish(
             subjects.DELIVERY_REPORT,
-            reports_of(message, chunks, merges).SerializeToString(),
+            reports_of(message, merged).SerializeToString(),
             f"{first.broadcast_id}:{first.chunk}:{first.epoch}",
         )
         await failpoint("inbox.report.after")

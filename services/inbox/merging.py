@@ -1,7 +1,7 @@
 """Owns merging chunks into inboxes: groups of them in one transaction, each of them once for good."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -35,14 +35,18 @@ class Merging:
         self._waking = waking
         self._group: Group[_Asked, Merge] = Group(self._commit, _LARGEST_GROUP)
 
-    async def merge(self, broadcast_id: UUID, chunks: Sequence[Chunk]) -> list[Merge]:
-        """Return once each chunk is in its people's inboxes, by this merge or an earlier one, or refused for good."""
+    async def merge(self, broadcast_id: UUID, chunks: Iterable[Chunk]) -> list[tuple[Chunk, Merge]]:
+        """Return once each chunk is in its people's inboxes, by this merge or an earlier one, or refused for good.
+
+        They are iterated over while what they say is fetched; whatever that raises is passed on, with nothing done.
+        """
         content, rows = await asyncio.gather(self._contents.unkept(broadcast_id), _cut(chunks))
         try:
-            return await self._group.ask_all([_Asked(each, content) for each in rows])
+            merges = await self._group.ask_all([_Asked(each, content) for each in rows])
         except ContentMissing as error:
             self._contents.forget(broadcast_id)
             raise DependencyUnavailable("The content was not kept; it is fetched again.") from error
+        return [(each.chunk, merge) for each, merge in zip(rows, merges, strict=True)]
 
     async def _commit(self, group: Sequence[_Asked]) -> list[Merge]:
         merges: dict[int, Merge] = {}
@@ -75,8 +79,8 @@ class Merging:
                 return merge
 
 
-async def _cut(chunks: Sequence[Chunk]) -> list[ChunkRows]:
-    """Chunks as rows, while what they say is fetched: each takes a moment, and others have their turn in between."""
+async def _cut(chunks: Iterable[Chunk]) -> list[ChunkRows]:
+    """Chunks as rows: to read and to cut each takes a moment, and others have their turn in between."""
     rows = []
     for chunk in chunks:
         rows.append(ChunkRows.of(chunk))

@@ -1,6 +1,6 @@
 """Translates between the contract's messages and the inbox's own values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from typing import Final
 from uuid import UUID
@@ -60,16 +60,22 @@ def action_of(number: common_pb2.ReceiptAction.ValueType) -> ReceiptAction:
     return _ACTIONS[number]
 
 
-def chunks_of(message: events_pb2.InboxDeliveries) -> list[Chunk]:
-    """Chunks of one broadcast on their way into inboxes. Raises BrokenMessage."""
-    chunks = [_chunk_of(delivery) for delivery in message.deliveries]
-    if not 1 <= len(chunks) <= _MOST_CHUNKS:
+def broadcast_of(message: events_pb2.InboxDeliveries) -> UUID:
+    """The broadcast whose chunks a message brings into inboxes. Raises BrokenMessage unless there is just one."""
+    if not 1 <= len(message.deliveries) <= _MOST_CHUNKS:
         raise BrokenMessage("A message has one chunk in it at least, and takes no more than 64.")
-    if len({chunk.broadcast_id for chunk in chunks}) > 1 or len({chunk.number for chunk in chunks}) < len(
-        chunks
-    ):
-        raise BrokenMessage("The chunks of a message are of one broadcast, each another one.")
-    return chunks
+    try:
+        (broadcast_id,) = {UUID(delivery.broadcast_id) for delivery in message.deliveries}
+    except ValueError as error:
+        raise BrokenMessage("The chunks of a message are of one broadcast.") from error
+    return broadcast_id
+
+
+def chunks_of(message: events_pb2.InboxDeliveries) -> Iterator[Chunk]:
+    """The chunks of a message, each read when it is asked for. Raises BrokenMessage."""
+    if len({delivery.chunk for delivery in message.deliveries}) < len(message.deliveries):
+        raise BrokenMessage("Each chunk of a message is another one.")
+    return map(_chunk_of, message.deliveries)
 
 
 def _chunk_of(delivery: events_pb2.InboxDelivery) -> Chunk:
@@ -88,10 +94,15 @@ def _fits(chunk: Chunk) -> bool:
 
 
 def reports_of(
-    message: events_pb2.InboxDeliveries, chunks: Iterable[Chunk], merges: Iterable[Merge]
+    message: events_pb2.InboxDeliveries, merged: Iterable[tuple[Chunk, Merge]]
 ) -> events_pb2.DeliveryReports:
-    """What became of chunks as they were sent this time."""
-    return events_pb2.DeliveryReports(reports=map(_report_of, message.deliveries, chunks, merges))
+    """What became of a message's chunks, in its order, as they were sent this time."""
+    return events_pb2.DeliveryReports(
+        reports=[
+            _report_of(delivery, chunk, merge)
+            for delivery, (chunk, merge) in zip(message.deliveries, merged, strict=True)
+        ]
+    )
 
 
 def _report_of(delivery: events_pb2.InboxDelivery, chunk: Chunk, merge: Merge) -> events_pb2.DeliveryReport:

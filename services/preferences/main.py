@@ -29,7 +29,7 @@ from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.ordered_log import OrderedLog
 from shared.outbox import Outbox
-from shared.server import GrpcServer, run_service
+from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 
 
@@ -114,6 +114,7 @@ async def main() -> int:
     settings = Settings.read(Environment(os.environ))
     logging.configure(SCHEMA, log_format=settings.log_format)
     running = await start(settings)
+    settle_memory()
     return await run_until_signal(running.steps, running.background)
 
 

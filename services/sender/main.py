@@ -29,7 +29,7 @@ from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.outbox import OutboxRelay
 from shared.pull_worker import PullWorker
-from shared.server import GrpcServer, run_service
+from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import SENDER_STATE
 
@@ -128,6 +128,7 @@ async def main() -> int:
     settings = Settings.read(Environment(os.environ))
     logging.configure(SCHEMA, log_format=settings.log_format)
     sender = await start(settings)
+    settle_memory()
     return await run_until_signal(sender.steps, sender.background)
 
 
