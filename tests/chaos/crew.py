@@ -50,8 +50,6 @@ async def working_on(site: Site, terms: Terms) -> AsyncIterator[Crew]:
         async with asyncio.timeout(_OPEN_S):
             await crew.screens.until_open()
         yield crew
-        if watching.done():
-            watching.result()
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

@@ -16,7 +16,11 @@ from tests.chaos.verdict import judge
 
 
 async def run(terms: Terms, *, keep: bool = False) -> Report:
-    """One run; its folder stays when it was not clean, or did not get to its end, and with `keep`."""
+    """One run; its folder stays when it was not clean, or did not get to its end, and with `keep`.
+
+    Whatever happens once the suite is up ends in a report, within `terms.limit_s`: a build so broken that it cannot be
+    healed, drained or asked is told so, with what is missing.
+    """
     began = time.time()
     deaths: list[Death] = []
 
@@ -24,9 +28,15 @@ async def run(terms: Terms, *, keep: bool = False) -> Report:
         return Arming(Random(f"{terms.seed}:arming"), log)
 
     site = Site(terms.recipients, arming, deaths.append)
-    async with asyncio.timeout(terms.limit_s), site, working_on(site, terms) as crew:
-        course = await weather(site, crew, terms)
-        report = await judge(site, crew, terms, course, deaths, began)
+    report: Report | None = None
+    try:
+        async with asyncio.timeout(terms.limit_s), site, working_on(site, terms) as crew:
+            course = await weather(site, crew, terms)
+            report = await judge(site, crew, terms, course, deaths, began)
+    except Exception:
+        if report is None or report.is_clean:  # otherwise the report is what matters, not how letting go went
+            raise
+    assert report is not None
     if report.is_clean and not keep:
         site.forget()
     return report

@@ -61,6 +61,8 @@ class Screens:
         self.together = [Shown(f"connect {number}", number) for number in together]
         self.resumed = 0
         self.failures: list[str] = []
+        self.broken_off: list[str] = []
+        """Why nobody watches any more, when that is so."""
 
     @property
     def all(self) -> list[Shown]:
@@ -69,10 +71,13 @@ class Screens:
 
     async def follow(self) -> None:
         """Watch until cancelled."""
-        async with asyncio.TaskGroup() as watching:
-            for shown in self.alone:
-                watching.create_task(self._watch(shown))
-            watching.create_task(self._connect())
+        try:
+            async with asyncio.TaskGroup() as watching:
+                for shown in self.alone:
+                    watching.create_task(self._watch(shown))
+                watching.create_task(self._connect())
+        except Exception as error:  # noqa: BLE001  # whatever a broken build has shown, the others' findings count too
+            self.broken_off.append(f"watching broke off: {error!r}")
 
     async def until_open(self) -> None:
         """Return when each has been shown the beginning."""

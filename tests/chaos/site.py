@@ -52,6 +52,11 @@ class KeptServer:
                     raise self._running.failure("ended before it was ready")
                 await asyncio.sleep(_POLL_S)
 
+    async def ensure_up(self) -> None:
+        """Start it again when it was taken down, or has ended."""
+        if self._running is None or self._running.exit_code() is not None:
+            await self.up()
+
     async def down(self, *, at_once: bool = True) -> None:
         """End it: as when its parent dies, or in order."""
         running, self._running = self._running, None
@@ -143,6 +148,11 @@ class Site:
         """Return when every process serves."""
         async with asyncio.timeout(_READY_S):
             await asyncio.gather(*(each.until_ready() for each in self.processes))
+
+    async def mend(self) -> None:
+        """Every server runs again, and NATS has its streams."""
+        await asyncio.gather(self.postgres.ensure_up(), self.nats.ensure_up(), self.valkey.ensure_up())
+        await self.provision_streams()
 
     async def stop(self) -> None:
         """End everything; the folder stays."""

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -11,15 +11,16 @@ from typing import Final
 
 from tests.chaos.crew import Crew
 from tests.chaos.site import Site
-from tests.chaos.terms import RECOVERY_BOUND_S, Terms
+from tests.chaos.terms import HEALING_LIMIT_S, RECOVERY_BOUND_S, SHORT_CALM_S, Terms
 
 _ECHO_EVERY_S: Final = 1.0
 _ECHOED: Final = 4
 _POLL_S: Final = 0.1
+_LAST_CHANGE_S: Final = 0.5
+"""A change whose caller has just gone away may be committed all the same."""
 _PROVOKED: Final = ("expire", "redecide", "lease_again")
 _PROVOKING: Final = ("every inbox killed", "NATS stopped")
 """What makes those places be reached that only come to pass when something is late."""
-_CALM_S: Final = 1.5
 _PATIENCE_S: Final = 4.0
 """How long a process may live without reaching what it is to die at, once nothing else is left to be done."""
 
@@ -35,8 +36,16 @@ class Course:
     """How long each part took, for people."""
     _since: float = field(default_factory=time.monotonic)
 
-    def note_phase(self, name: str) -> None:
-        """This part is over."""
+    async def go(self, name: str, part: Awaitable[None], limit_s: float) -> None:
+        """One part of it. One that fails, or is not over in time, is told and does not keep the rest from happening."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await part
+        except Exception as error:  # noqa: BLE001  # a build may be broken in any way, and the verdict must name it
+            self.unfinished.append(f"{name} broke off: {error!r}")
+        self._note_phase(name)
+
+    def _note_phase(self, name: str) -> None:
         now = time.monotonic()
         self.phases.append(f"{name} {now - self._since:.0f} s")
         print(f"  {self.phases[-1]}", flush=True)
@@ -46,26 +55,20 @@ class Course:
 async def weather(site: Site, crew: Crew, terms: Terms) -> Course:
     """Everything until nothing is on its way any more, or the time for that is up."""
     course = Course()
-    async with _loaded(crew) as sending:
-        await _storm(site, crew, terms)
-        course.note_phase("storm")
-        await _heal(site)
+    async with _loaded(crew, course) as sending:
+        await course.go("storm", _storm(site, crew, terms), terms.storm_limit_s)
+        await course.go("healing", _heal(site), HEALING_LIMIT_S)
         course.healed_at = time.time()
-        course.note_phase("healing")
-        for _ in range(terms.solitary_kills):
-            await asyncio.sleep(RECOVERY_BOUND_S)
-            course.solitary.append(time.time())
-            await crew.faults.kill_one()
-        await asyncio.sleep(RECOVERY_BOUND_S if terms.solitary_kills else _CALM_S)
+        await course.go("calm", _calm(crew, terms, course), 2 * terms.calm_s)
         crew.workload.stop()
-        await _drain(crew, terms, sending, course)
-        course.note_phase("calm and draining")
+        await course.go("draining", _drain(crew, sending), terms.drain_s)
+    await course.go("agreeing", _agree(crew), terms.drain_s)
     return course
 
 
 @asynccontextmanager
-async def _loaded(crew: Crew) -> AsyncIterator[asyncio.Task[None]]:
-    """With everybody at work; the task is the sends."""
+async def _loaded(crew: Crew, course: Course) -> AsyncIterator[asyncio.Task[None]]:
+    """With everybody at work; the task is the sends. Whoever has stopped working before the end is told."""
     sending = asyncio.create_task(crew.workload.run(), name="workload")
     others = [
         asyncio.create_task(crew.changes.run(), name="changes"),
@@ -75,7 +78,7 @@ async def _loaded(crew: Crew) -> AsyncIterator[asyncio.Task[None]]:
         yield sending
         for task in others:
             if task.done():
-                task.result()
+                course.unfinished.append(f"{task.get_name()} broke off: {task.exception()!r}")
     finally:
         for task in (sending, *others):
             task.cancel()
@@ -122,8 +125,9 @@ async def _chase(site: Site, crew: Crew, missing: list[str], random: Random) -> 
 
 
 async def _heal(site: Site) -> None:
-    """Every process afresh, with nothing armed."""
+    """Every server up, also after a storm that was broken off, and every process afresh with nothing armed."""
     site.arming.end()
+    await site.mend()
     for process in site.processes:
         process.release()
         process.signal(signal.SIGKILL)
@@ -131,18 +135,24 @@ async def _heal(site: Site) -> None:
     await site.until_ready()
 
 
-async def _drain(crew: Crew, terms: Terms, sending: asyncio.Task[None], course: Course) -> None:
-    """Wait until every send has its answer, every broadcast its end, and every stream has shown what it must."""
-    try:
-        async with asyncio.timeout(terms.drain_s):
-            await sending
-            while await crew.record.unfinished():
-                await asyncio.sleep(_POLL_S)
-            while await crew.record.walls_that_differ():
-                await asyncio.sleep(_POLL_S)
-    except TimeoutError:
-        sends = 0 if sending.done() else 1
-        course.unfinished.append(
-            f"after {terms.drain_s:g} s {await crew.record.unfinished()} broadcasts and "
-            f"{await crew.record.walls_that_differ()} walls are on their way, {sends} sends unanswered"
-        )
+async def _calm(crew: Crew, terms: Terms, course: Course) -> None:
+    """Kills one by one, each with the time that recovering from it may take; or just a moment without any."""
+    for _ in range(terms.solitary_kills):
+        await asyncio.sleep(RECOVERY_BOUND_S)
+        course.solitary.append(time.time())
+        await crew.faults.kill_one()
+    await asyncio.sleep(RECOVERY_BOUND_S if terms.solitary_kills else SHORT_CALM_S)
+
+
+async def _drain(crew: Crew, sending: asyncio.Task[None]) -> None:
+    """Wait until every send has its answer, and every broadcast and cancel its end."""
+    await sending
+    while await crew.record.unfinished():
+        await asyncio.sleep(_POLL_S)
+
+
+async def _agree(crew: Crew) -> None:
+    """Wait until the inbox has every team as the directory has it, now that nobody changes teams any more."""
+    await asyncio.sleep(_LAST_CHANGE_S)
+    while await crew.record.walls_that_differ():
+        await asyncio.sleep(_POLL_S)

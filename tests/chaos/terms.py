@@ -16,6 +16,10 @@ DEDUPE_WINDOW_S: Final = 2.0
 """Two minutes in production; short here, so that an outage can outlast it."""
 RECOVERY_BOUND_S: Final = max(RELAY_LEASE_S, CHUNK_LEASE_S) + POLL_S
 """The lease plus one poll."""
+SHORT_CALM_S: Final = 1.5
+HEALING_LIMIT_S: Final = 90.0
+SHOWN_S: Final = 15.0
+"""How long streams may take at the end to show what they have not shown yet."""
 
 SETTINGS: Final = {
     "sender": {"SENDER_REUSE_PORT": "1", "SENDER_RELAY_LEASE_S": str(RELAY_LEASE_S)},
@@ -43,15 +47,28 @@ class Terms:
     recipients: int = 2_000
     sends_per_second: float = 5.0
     drain_s: float = 60.0
+    look_s: float = 120.0
+    """How long those who look at the end may take together; what they have not seen then is told."""
     lists_all: bool = True
     """Whether everybody's inbox is read through gRPC at the end, or a sample's."""
     solitary_kills: int = 0
     """Kills one by one after the storm, each of which must be recovered from within the bound."""
 
     @property
+    def storm_limit_s(self) -> float:
+        """When a storm is broken off in which something does not come to an end."""
+        return 30.0 + self.storm_most_s
+
+    @property
+    def calm_s(self) -> float:
+        """How long the calm after the storm takes."""
+        return RECOVERY_BOUND_S * (self.solitary_kills + 1) if self.solitary_kills else SHORT_CALM_S
+
+    @property
     def limit_s(self) -> float:
-        """When a run that has not come to its end is given up: what it may take on a machine that does much else."""
-        return 100.0 + 1.5 * self.storm_most_s + self.drain_s + 2 * RECOVERY_BOUND_S * self.solitary_kills
+        """What a run takes at most: starting, each part of its course up to its own limit, looking, and letting go."""
+        course_s = self.storm_limit_s + HEALING_LIMIT_S + 2 * self.calm_s + 2 * self.drain_s
+        return 100.0 + course_s + SHOWN_S + self.look_s + 60.0
 
 
 def streams() -> tuple[Stream, ...]:

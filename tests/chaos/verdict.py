@@ -12,17 +12,17 @@ from pyroaring import BitMap
 
 from tests.chaos.checker import Accepted, Fate, Seen, Sent, Verdict, check
 from tests.chaos.crew import Crew
+from tests.chaos.looking import Looking
 from tests.chaos.processes import Death
 from tests.chaos.reading import OnRecord
 from tests.chaos.recovery import Span, recovery
 from tests.chaos.report import Report
 from tests.chaos.site import Site
 from tests.chaos.storm import Course
-from tests.chaos.terms import RECOVERY_BOUND_S, Terms
+from tests.chaos.terms import RECOVERY_BOUND_S, SHOWN_S, Terms
 from tests.chaos.workload import Attempt
 
 _SAMPLE: Final = 300
-_SHOWN_S: Final = 15.0
 _POLL_S: Final = 0.1
 _SLACK_S: Final = 1.5
 """What starting a process takes on a machine that does much else, on top of the bound on recovery."""
@@ -40,11 +40,14 @@ class Outcome:
 async def judge(
     site: Site, crew: Crew, terms: Terms, course: Course, deaths: Sequence[Death], began: float
 ) -> Report:
-    """Look at everything, compare, and tell."""
-    outcome = outcome_of(crew.workload.attempts, await crew.record.broadcasts())
+    """Look at everything that can be seen in time, compare, and tell."""
+    looking = Looking(terms.look_s)
+    rows = await looking.at("what was accepted", crew.record.broadcasts(), [])
+    outcome = outcome_of(crew.workload.attempts, rows)
     await _until_shown(crew, outcome.accepted)
     await _until_expired(crew.workload.attempts)
-    verdict = await _compare(crew, terms, outcome)
+    verdict = await _compare(crew, terms, outcome, looking)
+    other = await _other_findings(crew, course, outcome, looking)
     kills = [death for death in deaths if death.is_killed]
     tries = [Span(*each) for attempt in crew.workload.attempts for each in attempt.tries]
     ended = Counter((each.process.partition("-")[0], each.code) for each in deaths if not each.is_killed)
@@ -63,11 +66,7 @@ async def judge(
         ],
         delays_s=[each.ended - each.began for each in outcome.arrivals],
         codes=crew.callers.codes,
-        other=[
-            *course.unfinished,
-            *await _other_findings(crew, outcome),
-            *slow_recoveries(course.solitary, tries, outcome.arrivals),
-        ],
+        other=[*other, *slow_recoveries(course.solitary, tries, outcome.arrivals), *looking.unseen],
         notes=[
             ", ".join(course.phases),
             f"{len(kills)} processes were killed",
@@ -140,7 +139,7 @@ def _accepted(attempt: Attempt, row: OnRecord) -> Accepted:
 
 async def _until_shown(crew: Crew, accepted: Sequence[Accepted]) -> None:
     """Give the streams time for what they have not shown yet; what is missing then the checker will tell."""
-    deadline = time.monotonic() + _SHOWN_S
+    deadline = time.monotonic() + SHOWN_S
     due = [
         (each.broadcast_id, shown)
         for each in accepted
@@ -159,22 +158,32 @@ async def _until_expired(attempts: Iterable[Attempt]) -> None:
     await asyncio.sleep(max(0.0, max(limits, default=0) - time.time()))
 
 
-async def _compare(crew: Crew, terms: Terms, outcome: Outcome) -> Verdict:
+async def _compare(crew: Crew, terms: Terms, outcome: Outcome, looking: Looking) -> Verdict:
     everyone = sorted(crew.truth.user_ids)
     watchers = {shown.number for shown in crew.screens.alone}
     chosen = set(Random(terms.seed).sample(everyone, _SAMPLE)) | watchers
     readers = everyone if terms.lists_all else sorted(chosen)
-    merged = await crew.record.everything()
-    listed = await crew.lists.inboxes(readers)
-    ledgers = await crew.lists.ledgers([each.broadcast_id for each in outcome.accepted])
+    merged = await looking.at("what is on record", crew.record.everything(), {})
+    listed = await looking.at("what people are shown", crew.lists.inboxes(readers), None)
+    asked = [each.broadcast_id for each in outcome.accepted]
+    ledgers = await looking.at("the ledgers", crew.lists.ledgers(asked), {})
     seen = [Seen(each.label, each.number, each.added, each.alerts) for each in crew.screens.all]
-    return check(outcome.sent, outcome.accepted, merged, listed, BitMap(readers), seen, ledgers)
+    looked = BitMap(readers if listed is not None else ())
+    return check(outcome.sent, outcome.accepted, merged, listed or {}, looked, seen, ledgers)
 
 
-async def _other_findings(crew: Crew, outcome: Outcome) -> list[str]:
+async def _other_findings(crew: Crew, course: Course, outcome: Outcome, looking: Looking) -> list[str]:
+    record = crew.record
     gone = {each.broadcast_id for each in outcome.accepted if each.fate in (Fate.HIDDEN, Fate.EXPIRED)}
-    unread = await crew.lists.unread(crew.changes.read, gone)
+    broadcasts = await looking.at("what is on its way", record.unfinished(), 0)
+    walls = await looking.at("the walls", record.walls_that_differ(), 0)
+    letters = await looking.at("dead letters", record.dead_letters(), [])
+    unread = await looking.at("receipts", crew.lists.unread(crew.changes.read, gone), [])
     return [
-        *(f"dead letters: {each}" for each in await crew.record.dead_letters()),
+        *course.unfinished,
+        *crew.screens.broken_off,
+        *([f"{broadcasts} broadcasts or cancels are still on their way"] if broadcasts else []),
+        *([f"{walls} walls are still another in the inbox than in the directory"] if walls else []),
+        *(f"dead letters: {each}" for each in letters),
         *(f"a confirmed receipt is gone: {number} has not read {each}" for number, each in unread),
     ]
