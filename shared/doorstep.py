@@ -39,6 +39,7 @@ class Doorstep(cygrpc.AioServer):  # type: ignore[misc]  # for that
         self._taking: list[asyncio.Task[None]] = []
         self._admitted: deque[tuple[object, asyncio.Future[None]]] = deque()
         self._wanted: asyncio.Future[object] | None = None
+        self._end: Exception | None = None
         self._refusing: set[asyncio.Task[None]] = set()
 
     def set_apart(self, paths: Iterable[str]) -> None:
@@ -68,27 +69,38 @@ class Doorstep(cygrpc.AioServer):  # type: ignore[misc]  # for that
 
     def _serve(self) -> None:
         """Hand over who was let in first, if anybody is wanted."""
-        if self._admitted and self._wanted is not None and not self._wanted.done():
+        if self._wanted is None or self._wanted.done():
+            return
+        if self._admitted:
             call, served = self._admitted.popleft()
             self._wanted.set_result(call)
             served.set_result(None)
+        elif self._end is not None:
+            self._wanted.set_exception(self._end)
 
     async def _take(self) -> None:
         """Take one call after the other, none before the one that was let in is served."""
-        try:
-            while True:
+        while True:
+            try:
                 call = await self._request_call()
-                refusal = self._judge()
-                if refusal is not None:
-                    self._refuse(call, refusal)
+            except Exception as error:  # noqa: BLE001  # which is for gRPC to judge
+                if isinstance(error, cygrpc._RequestCallError) and self.is_running():  # noqa: SLF001
+                    # Its caller had gone before it was taken.
                     continue
-                served = self._loop.create_future()
-                self._admitted.append((call, served))
+                self._end = error
                 self._serve()
-                await served
-        except Exception as error:  # noqa: BLE001  # no call comes any more, which is for gRPC to judge
-            if self._wanted is not None and not self._wanted.done():
-                self._wanted.set_exception(error)
+                return
+            await self._decide(call)
+
+    async def _decide(self, call: object) -> None:
+        refusal = self._judge()
+        if refusal is not None:
+            self._refuse(call, refusal)
+            return
+        served = self._loop.create_future()
+        self._admitted.append((call, served))
+        self._serve()
+        await served
 
     def _refuse(self, call: object, refusal: Refusal) -> None:
         send = cygrpc._send_error_status_from_server  # noqa: SLF001  # there is no other way to answer a call unserved

@@ -100,6 +100,23 @@ async def test_every_call_that_may_come_in_is_answered() -> None:
     assert answers == [f"/test.Doors/M{n}".encode() for n in range(200)]
 
 
+@pytest.mark.parametrize("refused", [None, TOO_MANY])
+async def test_callers_who_go_at_once_leave_the_door_as_it_was(refused: Refusal | None) -> None:
+    """Whether they were to come in or not: whoever calls after them is answered."""
+    house = House(refused)
+    house.answers.set()
+    async with open_house(house) as (_, ask):
+        for _ in range(20):
+            gone = [asyncio.create_task(ask(JUDGED)) for _ in range(50)]
+            await asyncio.sleep(0.001)
+            for each in gone:
+                each.cancel()
+            await asyncio.gather(*gone, return_exceptions=True)
+        house.refusal = None
+        answers = await asyncio.gather(*(ask(JUDGED) for _ in range(50)))
+    assert answers == [JUDGED.encode()] * 50
+
+
 async def test_leaving_server_finishes_what_it_serves() -> None:
     """Calls that came in are answered although the server leaves."""
     house = House()
