@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Self
@@ -188,11 +189,17 @@ class _Tally:
             self._codes[error.code().name] += 1
             return
         details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
-        told = from_rich_status(Status.FromString(bytes(details)))
-        if told is not None and told.retry_after_s:
+        if _is_clear(bytes(details)):
             self._refused += 1
         else:
             self._unclear += 1
+
+
+@cache
+def _is_clear(details: bytes) -> bool:
+    """Whether a refusal says why, and when to come again; there are few that differ, and they are read ever again."""
+    told = from_rich_status(Status.FromString(details))
+    return told is not None and bool(told.retry_after_s)
 
 
 async def serve(work: Work) -> None:

@@ -48,9 +48,9 @@ SECONDS, FULL_SECONDS = 12.0, 60.0
 STEP_SECONDS: Final = 5.0
 RATES: Final = {
     "SendBroadcast": (10, 20, 30, 40, 50, 60, 80, 100, 150, 200),
-    "RecordReceipts": (50, 100, 150, 200, 250, 300, 400, 500, 600, 800),
-    "ListInboxItems": (25, 50, 75, 100, 150, 200, 250, 300, 400, 600),
-    "GetUnreadCount": (500, 700, 900, 1_100, 1_300, 1_600, 2_000),
+    "RecordReceipts": (50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 800, 1_000, 1_200),
+    "ListInboxItems": (25, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 800),
+    "GetUnreadCount": (500, 700, 900, 1_100, 1_300, 1_600, 1_800, 2_000, 2_200, 2_400, 2_800),
 }
 SERVICES: Final = ("sender", "preferences", "dispatcher", "inbox")
 NORMAL_AGAIN_S: Final = 10.0
