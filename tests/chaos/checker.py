@@ -26,6 +26,7 @@ class Fate(StrEnum):
 class Accepted:
     """A broadcast that the suite has taken: who must get it and who may; `at` orders them by acceptance.
 
+    `team` is who is on its wedding's team at the end, where that changes: lists show it to nobody else.
     Of a stopped one `arrived` is who had it just after the cancel had returned and `already_sent` the answer; both are
     None when nobody was told of a cancel that took effect.
     """
@@ -37,6 +38,7 @@ class Accepted:
     at: float
     arrived: BitMap | None = None
     already_sent: int | None = None
+    team: BitMap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def check(
         *check_sends(sent, by_id),
         *check_copies("on record", accepted, merged, None),
         *check_copies("in a list", accepted, listed, readers),
+        *check_walls(accepted, listed),
         *(finding for each in seen for finding in check_stream(each, by_id)),
         *(
             finding
@@ -199,6 +202,14 @@ def check_copies(
     yield from _lost(where, accepted, found, lost_by)
 
 
+def check_walls(accepted: Sequence[Accepted], listed: Mapping[str, Copies]) -> Iterator[Finding]:
+    """Who has left the team of a wedding is not shown what is behind its wall any more."""
+    for each in accepted:
+        found = listed.get(each.broadcast_id)
+        if each.team is not None and found is not None and (outside := found.once - each.team):
+            yield Finding(UNEXPECTED, each.broadcast_id, "in a list, outside the wall", len(outside))
+
+
 def _allowed(each: Accepted, *, is_record: bool) -> tuple[BitMap, BitMap]:
     """Who must have it and who may."""
     nobody = BitMap()
@@ -207,7 +218,8 @@ def _allowed(each: Accepted, *, is_record: bool) -> tuple[BitMap, BitMap]:
             return each.must, each.may
         case Fate.STOPPED:
             had = each.arrived if each.arrived is not None else nobody
-            return had, had if each.arrived is not None else each.may
+            shown = had if is_record or each.team is None else had & each.team
+            return shown, had if each.arrived is not None else each.may
         case _:
             had = each.arrived if each.arrived is not None else each.may
             return nobody, had if is_record else nobody

@@ -11,7 +11,7 @@ from typing import Final
 from stack.load import SEED
 from stack.world import World
 from tests.chaos.callers import Callers
-from tests.chaos.cast import choose_cast
+from tests.chaos.cast import Cast, choose_cast
 from tests.chaos.changes import Changes
 from tests.chaos.echo import Echo
 from tests.chaos.faults import Faults
@@ -23,12 +23,15 @@ from tests.chaos.truth import Truth
 from tests.chaos.workload import Workload
 
 _OPEN_S: Final = 60.0
+_CHANGING_SHARE: Final = 4
+"""How much more often a wedding whose team changes is written to than any other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crew:
     """Everybody who works on a site."""
 
+    cast: Cast
     truth: Truth
     callers: Callers
     record: Record
@@ -65,7 +68,7 @@ def _hire(site: Site, terms: Terms) -> Crew:
 
     world = World(terms.recipients, SEED, datetime.now(UTC).date())
     cast = choose_cast(world, dice("cast"))
-    truth = Truth(world, cast.undecided)
+    truth = Truth(world, cast.undecided, cast.changing)
     callers = Callers(site.addresses, site.mint, dice("callers"))
     record = Record(site.admin_url)
     screens = Screens(callers, truth, cast.alone, cast.together)
@@ -80,6 +83,7 @@ def _hire(site: Site, terms: Terms) -> Crew:
         weddings=cast.changing,
     )
     return Crew(
+        cast=cast,
         truth=truth,
         callers=callers,
         record=record,
@@ -90,7 +94,7 @@ def _hire(site: Site, terms: Terms) -> Crew:
             truth,
             dice("workload"),
             terms.sends_per_second,
-            cast.walled,
+            [*cast.walled, *cast.changing * _CHANGING_SHARE],
             record.arrived,
             echo.follow_cancel,
         ),

@@ -59,3 +59,13 @@ WHERE (SELECT array_agg(recipient_number ORDER BY recipient_number) FROM prefere
     IS DISTINCT FROM
       (SELECT array_agg(recipient_number ORDER BY recipient_number) FROM inbox.team_members
        WHERE team_members.wedding_id = weddings.wedding_id);
+
+-- name: teams_of
+-- Who may see what is behind a wall.
+SELECT weddings.wedding_id, array(
+    SELECT team_members.recipient_number
+    FROM preferences.team_members
+    WHERE team_members.wedding_id = weddings.wedding_id
+) AS team
+FROM preferences.weddings
+WHERE weddings.wedding_id = ANY ($1);

@@ -92,6 +92,12 @@ class Record:
         """How many weddings have another team in the inbox than in the directory."""
         return int(await self._ask(lambda connection: connection.fetchval(QUERIES["walls_that_differ"])))
 
+    async def teams(self, wedding_ids: Sequence[UUID]) -> dict[str, BitMap]:
+        """Who is on these weddings' teams now, as the directory has it."""
+        query = QUERIES["teams_of"]
+        rows = await self._ask(lambda connection: connection.fetch(query, list(wedding_ids)))
+        return {str(row["wedding_id"]): BitMap(row["team"]) for row in rows}
+
     async def close(self) -> None:
         """Look no more."""
         if self._connection is not None:

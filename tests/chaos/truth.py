@@ -44,9 +44,12 @@ class Meant:
 
 
 class Truth:
-    """The demo world as sets of recipient numbers. `undecided` are people whose preferences change during the run."""
+    """The demo world as sets of recipient numbers.
 
-    def __init__(self, world: World, undecided: Iterable[int]) -> None:
+    `undecided` are people whose preferences change during the run, `changing` weddings whose teams do.
+    """
+
+    def __init__(self, world: World, undecided: Iterable[int], changing: Iterable[UUID]) -> None:
         people = list(world.people())
         self.user_ids: dict[int, UUID] = {each.number: each.user_id for each in people}
         self.numbers: dict[UUID, int] = {each.user_id: each.number for each in people}
@@ -56,6 +59,7 @@ class Truth:
             self.roles.setdefault(person.role, BitMap()).add(person.number)
         self.weddings = {each.wedding_id: BitMap(each.team) for each in world.weddings()}
         self._undecided = BitMap(undecided)
+        self._changing = {str(wedding_id) for wedding_id in changing}
         edited = list(world.edited_preferences())
         self._critical_only = BitMap(each.number for each in edited if each.critical_only)
         self._muted = {
@@ -63,8 +67,10 @@ class Truth:
             for category in set(CATEGORIES.values())
         }
 
-    def meant(self, type_: str, audience: BitMap) -> Meant:
+    def meant(self, type_: str, audience: BitMap, wedding_id: str) -> Meant:
         """Those of an audience whose inbox gets a broadcast of this type, which goes past no channel of theirs."""
+        if wedding_id in self._changing:
+            return Meant(BitMap(), audience)
         if type_ in ESSENTIAL:
             return Meant(audience, audience)
         category = CATEGORIES[type_.partition(".")[0]]

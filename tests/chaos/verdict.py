@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -43,7 +43,8 @@ async def judge(
     """Look at everything that can be seen in time, compare, and tell."""
     looking = Looking(terms.look_s)
     rows = await looking.at("what was accepted", crew.record.broadcasts(), [])
-    outcome = outcome_of(crew.workload.attempts, rows)
+    teams = await looking.at("teams", crew.record.teams(crew.cast.changing), {})
+    outcome = outcome_of(crew.workload.attempts, rows, teams)
     await _until_shown(crew, outcome.accepted)
     await _until_expired(crew.workload.attempts)
     verdict = await _compare(crew, terms, outcome, looking)
@@ -80,8 +81,8 @@ async def judge(
     )
 
 
-def outcome_of(attempts: Iterable[Attempt], rows: Iterable[OnRecord]) -> Outcome:
-    """Match sends with what is on record by the key in the title."""
+def outcome_of(attempts: Iterable[Attempt], rows: Iterable[OnRecord], teams: Mapping[str, BitMap]) -> Outcome:
+    """Match sends with what is on record by the key in the title; `teams` are those that have changed, by wedding."""
     by_title: dict[str, list[OnRecord]] = {}
     for row in rows:
         by_title.setdefault(row.title, []).append(row)
@@ -99,7 +100,7 @@ def outcome_of(attempts: Iterable[Attempt], rows: Iterable[OnRecord]) -> Outcome
             )
         )
         for row in found:
-            accepted.append(_accepted(attempt, row))
+            accepted.append(_accepted(attempt, row, teams.get(attempt.request.wedding_id)))
             if row.sent_at is not None and attempt.accepted_at is not None:
                 began = max(attempt.accepted_at, attempt.due_at)
                 arrivals.append(Span(began, row.sent_at.timestamp()))
@@ -119,7 +120,7 @@ def slow_recoveries(kills: Iterable[float], tries: Sequence[Span], arrivals: Seq
     return found
 
 
-def _accepted(attempt: Attempt, row: OnRecord) -> Accepted:
+def _accepted(attempt: Attempt, row: OnRecord, team: BitMap | None) -> Accepted:
     cancel = attempt.cancel
     is_confirmed = cancel is not None and cancel.confirmed_at is not None
     if cancel is not None and (is_confirmed or row.state == "cancelled"):
@@ -134,6 +135,7 @@ def _accepted(attempt: Attempt, row: OnRecord) -> Accepted:
         attempt.accepted_at or attempt.started_at,
         cancel.arrived if cancel is not None and is_confirmed else None,
         cancel.already_sent if cancel is not None and is_confirmed else None,
+        team,
     )
 
 
@@ -161,7 +163,8 @@ async def _until_expired(attempts: Iterable[Attempt]) -> None:
 async def _compare(crew: Crew, terms: Terms, outcome: Outcome, looking: Looking) -> Verdict:
     everyone = sorted(crew.truth.user_ids)
     watchers = {shown.number for shown in crew.screens.alone}
-    chosen = set(Random(terms.seed).sample(everyone, _SAMPLE)) | watchers
+    moved = {number for each in crew.cast.changing for number in crew.truth.weddings[each]}
+    chosen = set(Random(terms.seed).sample(everyone, _SAMPLE)) | watchers | moved
     readers = everyone if terms.lists_all else sorted(chosen)
     merged = await looking.at("what is on record", crew.record.everything(), {})
     listed = await looking.at("what people are shown", crew.lists.inboxes(readers), None)

@@ -154,7 +154,7 @@ class Workload:
         attempt = Attempt(
             key,
             request,
-            self._truth.meant(request.type, audience),
+            self._truth.meant(request.type, audience, request.wedding_id),
             len(audience),
             request.scheduled_for.ToDatetime(UTC).timestamp() if is_later else now.timestamp(),
             is_expiring,

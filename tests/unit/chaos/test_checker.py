@@ -142,6 +142,15 @@ def test_an_item_that_was_taken_out_and_is_still_shown_is_found() -> None:
     }
 
 
+def test_an_item_that_is_shown_outside_its_wall_is_found() -> None:
+    """Who has left the team has it on record still, and must not be shown it; who is on the team may be."""
+    walled = replace(accepted("b"), must=BitMap(), team=BitMap([1, 2]))
+    on_record = {"b": copies(1, 2, 3)}
+    assert judged([walled], on_record, listed={"b": copies(1, 2)}).findings == ()
+    (finding,) = judged([walled], on_record, listed={"b": copies(1, 3)}).findings
+    assert (finding.kind, finding.detail, finding.count) == (UNEXPECTED, "in a list, outside the wall", 1)
+
+
 def test_who_changed_their_mind_may_have_it_or_not() -> None:
     """Between must and may both are right, once."""
     undecided = replace(accepted("a"), must=BitMap([1, 2]))
