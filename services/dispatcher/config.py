@@ -83,15 +83,16 @@ def _lanes(text: str) -> tuple[Priority, ...]:
 def _plan_terms(env: Environment) -> PlanTerms:
     urgent = InFlightLimit(
         chunks=env.integer("DISPATCHER_CHUNKS_IN_FLIGHT", 2, least=1, most=64),
-        # As many as two full chunks hold: what fills its blocks less may leave in more chunks, but no more of it.
-        members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 2 * CHUNK_MEMBERS, least=1, most=1_000_000),
+        # As many as four full chunks hold, so that the inbox has some to commit together while others are on their way.
+        # What fills its blocks less may leave in more chunks, but no more of it.
+        members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 4 * CHUNK_MEMBERS, least=1, most=1_000_000),
         most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 48, least=1, most=64),
     )
     # What waits at the inbox and in the database stands in front of a critical chunk, whatever lane it is of.
     lane_members = env.integer(
         "DISPATCHER_BULK_MEMBERS_IN_FLIGHT", 2 * CHUNK_MEMBERS, least=1, most=100_000_000
     )
-    bulk = replace(urgent, lane_members=lane_members)
+    bulk = replace(urgent, members=min(urgent.members, lane_members), lane_members=lane_members)
     return PlanTerms(
         limits={priority: bulk if priority in _BULK else urgent for priority in Priority},
         release_per_second=env.integer("DISPATCHER_RELEASE_PER_SECOND", 5_000, least=1, most=1_000_000),
