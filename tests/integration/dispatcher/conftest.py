@@ -1,6 +1,6 @@
 """What the dispatcher's tests stand on: its schema in a fresh database, under its two logins."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -91,3 +91,14 @@ async def surroundings(
     folder: Path = tmp_path_factory.mktemp("dispatcher-site")
     async with site(suite, own_nats, folder) as surroundings:
         yield surroundings
+
+
+@pytest.fixture(autouse=True)
+def _opened_inbox(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each test finds the inbox open, and one that failed with it closed lets everything end."""
+    if "surroundings" not in request.fixturenames:
+        yield
+        return
+    surroundings: Site = request.getfixturevalue("surroundings")
+    yield
+    surroundings.inbox.is_open.set()

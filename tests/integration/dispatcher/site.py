@@ -22,7 +22,7 @@ from services.dispatcher.main import start
 from services.dispatcher.messages import PRIORITIES
 from services.dispatcher.snapshot import Slice
 from shared import subjects
-from shared.audience import Audience
+from shared.audience import CHUNK_MEMBERS, Audience
 from shared.auth import AuthSettings, TokenVerifier
 from shared.drain import drain
 from shared.health import HealthMonitor
@@ -127,6 +127,8 @@ class Site:
             "DISPATCHER_LISTEN": "127.0.0.1:0",
             "DISPATCHER_SERVICE_TOKEN_FILE": str(token),
             "DISPATCHER_DRAIN_PAUSE_S": "0",
+            # Two full chunks, so that it does not take more people to see that the others wait.
+            "DISPATCHER_MEMBERS_IN_FLIGHT": str(2 * CHUNK_MEMBERS),
             "AUTH_JWKS": str(self.mint.jwks),
             "AUTH_ISSUER": ISSUER,
             "AUTH_AUDIENCE": AUDIENCE,
