@@ -18,7 +18,8 @@ EXTERNAL_CHANNELS: Final = ("email", "sms", "push")
 DELIVERY_REPORT: Final = "delivery.report"
 DIRECTORY_CHANGED: Final = "directory.changed"
 LIVE_INBOX: Final = "live.inbox"
-"""On core NATS and not on JetStream: a hint that may be lost."""
+LIVE_DISPATCH: Final = "live.dispatch"
+"""These two are on core NATS and not on JetStream: hints that may be lost."""
 
 BROADCAST_DUE_STREAM: Final = "BROADCAST_DUE"
 BROADCAST_STATE_STREAM: Final = "BROADCAST_STATE"

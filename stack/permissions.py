@@ -24,6 +24,7 @@ _SENDS: Final[Mapping[str, tuple[str, ...]]] = {
         subjects.delivery_inbox("*"),
         subjects.delivery_external("*", "*"),
         subjects.broadcast_state("*"),
+        subjects.LIVE_DISPATCH,
     ),
     "inbox": (subjects.DELIVERY_REPORT, subjects.LIVE_INBOX),
 }
@@ -31,7 +32,7 @@ _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
     "sender": (),
     "preferences": (),
     "dispatcher": (),
-    "inbox": (subjects.LIVE_INBOX,),
+    "inbox": (subjects.LIVE_INBOX, subjects.LIVE_DISPATCH),
 }
 _WORKS_ON: Final[Mapping[str, tuple[Consumer, ...]]] = {
     "sender": (SENDER_STATE,),

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from services.dispatcher.figures import CHUNKS_SENT
-from services.dispatcher.messages import delivery_payload
+from services.dispatcher.messages import begun_payload, delivery_payload
 from services.dispatcher.work import LeasedChunk
 from shared import subjects
 from shared.errors import DependencyUnavailable
@@ -39,6 +39,10 @@ class Courier:
         """Raise DependencyUnavailable while nothing could be sent: what was leased then would only wait."""
         if not self._messaging.is_connected:
             raise DependencyUnavailable("NATS cannot be reached.")
+
+    async def foretell(self, broadcast_id: UUID) -> None:
+        """Let every inbox fetch what a broadcast says while its audience is still being cut; it may go unheard."""
+        await self._messaging.hint(subjects.LIVE_DISPATCH, begun_payload(broadcast_id))
 
     async def send(self, chunks: Iterable[LeasedChunk]) -> None:
         """Return once JetStream has them. What it does not take is sent again when its lease has ended."""

@@ -97,6 +97,11 @@ def delivery_payload(chunks: Iterable[LeasedChunk]) -> bytes:
     ).SerializeToString()
 
 
+def begun_payload(broadcast_id: UUID) -> bytes:
+    """That chunks of a broadcast will come soon, as the inbox reads it."""
+    return events_pb2.DispatchBegun(broadcast_id=str(broadcast_id)).SerializeToString()
+
+
 def state_payload(
     broadcast_id: UUID, state: str, time: datetime, targeted: int = 0, error: str = ""
 ) -> bytes:

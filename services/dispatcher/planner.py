@@ -81,13 +81,18 @@ class Planner:
         To decide takes the sender a question of its own about rights, as long as all the rest.
         """
         found, begun = await asyncio.gather(
-            self._find(broadcast_id), self._orders.begin(broadcast_id), return_exceptions=True
+            self._find(broadcast_id), self._begin_order(broadcast_id), return_exceptions=True
         )
         if isinstance(begun, BaseException):
             raise begun
         if isinstance(found, BaseException):
             raise found
         return found
+
+    async def _begin_order(self, broadcast_id: UUID) -> None:
+        """Have the sender hold it for being dispatched; what it says does not change any more then."""
+        await self._orders.begin(broadcast_id)
+        await self._courier.foretell(broadcast_id)
 
     async def _find(self, broadcast_id: UUID) -> tuple[Order, Snapshot | None]:
         """The order, and who is meant; nobody is asked for when it has expired."""

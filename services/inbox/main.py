@@ -80,8 +80,7 @@ async def start(settings: Settings) -> Inbox:
     checkpoints = Checkpoints(open_redis(settings.redis_url), log_identity)
     inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(store))
     teams = Teams(store, audience, waking)
-    changes = Changes(store, log_identity, clock)
-    fanout = Fanout(settings.streams_per_person)
+    changes, fanout = Changes(store, log_identity, clock), Fanout(settings.streams_per_person)
     ordered_log = OrderedLog(worked, SCHEMA)
     tail = Tail(ordered_log, changes, waking)
     syncing = Syncing(tail, changes, inboxes, fanout)
@@ -96,7 +95,8 @@ async def start(settings: Settings) -> Inbox:
         retractions=Retractions(store, waking),
         store=store,
     )
-    workers = _workers(nats, store, Contents(SenderServiceStub(sender), teams), teams, waking)
+    contents = Contents(SenderServiceStub(sender), teams)
+    workers = _workers(nats, store, contents, teams, waking)
 
     health = HealthMonitor(
         [
@@ -112,7 +112,7 @@ async def start(settings: Settings) -> Inbox:
     server.add(add_InboxServiceServicer_to_server, InboxServicer(rooms), RIGHTS)
     failpoints.check_declared()
 
-    await waking.listen()
+    await asyncio.gather(waking.listen(), contents.listen(nats))
     await tail.load()
     retention = Retention(store, settings.log_retention_s)
     background = tuple(

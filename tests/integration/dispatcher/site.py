@@ -201,6 +201,7 @@ async def site(suite: SuiteDatabase, nats: NatsAccess, folder: Path) -> AsyncIte
     server = await _serve(mint, sender, directory, inbox)
     address = await server.start()
     surroundings = Site(suite, nats, mint, folder, sender, directory, inbox, at_sender, address)
+    await at_inbox.subscribe(subjects.LIVE_DISPATCH, inbox.hear_begun)
     workers = [
         *(
             PullWorker(at_inbox, each, inbox.merge, bury=_bury, concurrency=64)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from nats.aio.msg import Msg
 from wedsync.broadcast.v1 import audience_pb2, common_pb2, events_pb2, inbox_pb2, sender_pb2
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceServicer
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer
@@ -129,6 +130,7 @@ class InboxBook(InboxServiceServicer):
     readers: dict[str, Audience] = field(default_factory=dict)
     order: list[tuple[str, int]] = field(default_factory=list)
     messages: dict[str, int] = field(default_factory=dict)
+    begun: list[str] = field(default_factory=list)
     in_flight: dict[str, int] = field(default_factory=dict)
     most_in_flight: dict[str, int] = field(default_factory=dict)
     is_mute: bool = False
@@ -139,6 +141,10 @@ class InboxBook(InboxServiceServicer):
     ) -> inbox_pb2.ListReadersResponse:
         readers = self.readers.get(request.broadcast_id, Audience()) & Audience.from_bytes(request.members)
         return inbox_pb2.ListReadersResponse(readers=readers.to_bytes())
+
+    async def hear_begun(self, message: Msg) -> None:
+        """What an inbox takes as a hint."""
+        self.begun.append(events_pb2.DispatchBegun.FromString(message.data).broadcast_id)
 
     async def merge(self, delivery: Delivery) -> None:
         """What the inbox's consumer does with chunks."""

@@ -80,6 +80,9 @@ async def test_an_order_that_is_refused_is_dropped(
     assert surroundings.told(broadcast) == []
     assert await letters(admin, broadcast) == []
     assert await admin.fetchval("SELECT count(*) FROM dispatches WHERE broadcast_id = $1", broadcast) == 0
+    # Inboxes are told of what begins, and of nothing that the sender holds back.
+    await until(lambda: str(marker) in surroundings.inbox.begun)
+    assert str(broadcast) not in surroundings.inbox.begun
 
 
 async def test_a_broadcast_that_nobody_knows_is_put_aside(

@@ -21,6 +21,7 @@ _MAY_SAY = {
     subjects.DELIVERY_REPORT: "inbox",
     subjects.DIRECTORY_CHANGED: "preferences",
 }
+_MAY_HINT = {subjects.LIVE_INBOX: "inbox", subjects.LIVE_DISPATCH: "dispatcher"}
 _MAY_TAKE = {
     "sender": "sender_",
     "dispatcher": "dispatcher_",
@@ -77,10 +78,10 @@ async def test_the_owner_of_a_subject_may_say_it(access: NatsAccess, subject: st
     assert answer.seq > 0
 
 
-@pytest.mark.parametrize("subject", [*_MAY_SAY, subjects.LIVE_INBOX, "$JS.API.STREAM.DELETE.BROADCAST_DUE"])
+@pytest.mark.parametrize("subject", [*_MAY_SAY, *_MAY_HINT, "$JS.API.STREAM.DELETE.BROADCAST_DUE"])
 async def test_nobody_else_may_say_it(access: NatsAccess, subject: str) -> None:
     """The server refuses the others by name of the subject, and no service may change a stream."""
-    owner = _MAY_SAY.get(subject, "inbox" if subject == subjects.LIVE_INBOX else PROVISIONER)
+    owner = (_MAY_SAY | _MAY_HINT).get(subject, PROVISIONER)
     for user in SERVICES:
         if user != owner:
             async with _connected(access, user) as other:
@@ -122,7 +123,11 @@ async def test_work_is_taken_by_its_service_alone(access: NatsAccess, consumer: 
 @pytest.mark.parametrize("user", SERVICES)
 async def test_nobody_listens_to_others(access: NatsAccess, user: str) -> None:
     """Chunks, reports and everybody else's replies cannot be overheard."""
-    for subject in ("delivery.inbox.*", subjects.DELIVERY_REPORT, "_INBOX.>", "_INBOX_provisioner.>", ">"):
+    others = [subjects.LIVE_INBOX, subjects.LIVE_DISPATCH] if user != "inbox" else []
+    for subject in (
+        *("delivery.inbox.*", subjects.DELIVERY_REPORT, "_INBOX.>", "_INBOX_provisioner.>", ">"),
+        *others,
+    ):
         async with _connected(access, user) as listener:
             await listener.client.subscribe(subject)
             await listener.client.flush()
@@ -135,4 +140,13 @@ async def test_every_inbox_node_hears_the_wakes_of_the_others(access: NatsAccess
         heard = await one.client.subscribe(subjects.LIVE_INBOX)
         await one.client.flush()
         await other.client.publish(subjects.LIVE_INBOX, b"7")
+        assert (await heard.next_msg(timeout=5)).data == b"7"
+
+
+async def test_every_inbox_node_hears_what_is_begun(access: NatsAccess) -> None:
+    """`live.dispatch` is said by dispatchers, and each inbox node fetches for itself."""
+    async with _connected(access, "inbox") as one, _connected(access, "dispatcher") as dispatcher:
+        heard = await one.client.subscribe(subjects.LIVE_DISPATCH)
+        await one.client.flush()
+        await dispatcher.client.publish(subjects.LIVE_DISPATCH, b"7")
         assert (await heard.next_msg(timeout=5)).data == b"7"

@@ -17,6 +17,7 @@ def test_subjects_are_those_of_the_contract() -> None:
     assert subjects.DELIVERY_REPORT == "delivery.report"
     assert subjects.DIRECTORY_CHANGED == "directory.changed"
     assert subjects.LIVE_INBOX == "live.inbox"
+    assert subjects.LIVE_DISPATCH == "live.dispatch"
 
 
 def test_critical_ranks_first() -> None:

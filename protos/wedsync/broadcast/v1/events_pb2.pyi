@@ -322,3 +322,27 @@ class LiveWake(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LiveWake: _TypeAlias = LiveWake  # noqa: Y015
+
+@_typing.final
+class DispatchBegun(_message.Message):
+    """DispatchBegun is sent on live.dispatch (core NATS): the first chunks of this broadcast will come soon. It is a hint and
+    may be lost, and its broadcast may still come to nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """broadcast_id is a UUID."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DispatchBegun: _TypeAlias = DispatchBegun  # noqa: Y015
