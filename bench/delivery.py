@@ -63,7 +63,7 @@ class Delivery:
         started_at = perf_counter()
         broadcast_id = await self._broadcasts.send(PAYMENT, audience.targeting, audience.size)
         accepted = perf_counter()
-        await self._broadcasts.arrive(broadcast_id, audience.size)
+        await self._broadcasts.arrive(broadcast_id, audience.size, min(samples.durable, default=0.0) / 1e3)
         samples.durable.append((perf_counter() - accepted) * 1e3)
         samples.send.append((accepted - started_at) * 1e3)
 
