@@ -23,6 +23,7 @@ import grpc
 import uvloop
 from google.rpc.status_pb2 import Status
 
+from bench import handover
 from shared.errors import from_rich_status
 
 _CONNECTIONS: Final = 4
@@ -83,19 +84,8 @@ class Offering:
     @classmethod
     async def start(cls, work: Work, folder: Path) -> Self:
         """Starts it; the work is handed over in a file in `folder`."""
-        path = folder / f"work-{uuid4()}.json"
-        written = asdict(work) | {
-            "calls": [(token, base64.b64encode(request).decode()) for token, request in work.calls]
-        }
-        path.write_text(json.dumps(written))
-        path.chmod(0o600)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.offering", str(path)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=64 << 20,
-        )
-        return cls(process)
+        calls = [(token, base64.b64encode(request).decode()) for token, request in work.calls]
+        return cls(await handover.start("bench.offering", asdict(work) | {"calls": calls}, folder))
 
     async def offer(self, rate: float, seconds: float) -> Outcome:
         """Calls at that rate for that long."""
@@ -179,7 +169,7 @@ class _Tally:
             self._refused,
             self._unclear,
             late,
-            self._codes,
+            dict(self._codes),
             self._latencies_ms,
             self._refusals_ms,
         )

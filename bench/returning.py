@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Self
-from uuid import uuid4
 
 import grpc
 import uvloop
@@ -31,6 +30,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
 )
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
+from bench import handover
 from shared.errors import ServiceError, SlowReader, from_rich_status
 
 _AT_FIRST: Final = 64
@@ -71,16 +71,7 @@ class Returning:
     @classmethod
     async def start(cls, crowd: Crowd, folder: Path) -> Self:
         """Starts it; the crowd is handed over in a file in `folder`."""
-        path = folder / f"crowd-{uuid4()}.json"
-        path.write_text(json.dumps(asdict(crowd)))
-        path.chmod(0o600)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bench.returning", str(path)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=64 << 20,
-        )
-        return cls(process)
+        return cls(await handover.start("bench.returning", asdict(crowd), folder))
 
     async def connected(self) -> None:
         """Returns once everybody's stream is open."""
