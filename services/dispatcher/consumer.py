@@ -10,11 +10,11 @@ import structlog
 from services.dispatcher.domain import DispatchState, Priority
 from services.dispatcher.figures import DEAD_LETTERS, REPORTS, tell_closed
 from services.dispatcher.lanes import Lane
-from services.dispatcher.messages import BrokenMessage, due_broadcast, reports
+from services.dispatcher.messages import BrokenMessage, due_of, reports
 from services.dispatcher.neighbours import OrderRefused, UnknownOrder, UnresolvableAudience
 from services.dispatcher.planner import Planner
 from services.dispatcher.store import DispatchStore
-from services.dispatcher.work import Closure, Report
+from services.dispatcher.work import Closure, Due, Report
 from shared import subjects
 from shared.clock import Clock
 from shared.errors import DependencyUnavailable
@@ -40,14 +40,14 @@ class DueConsumer:
     async def handle(self, delivery: Delivery) -> None:
         """Plan the broadcast that a message names, unless that was done before."""
         try:
-            broadcast_id, announced = due_broadcast(delivery.payload)
+            due = due_of(delivery.payload)
         except BrokenMessage as error:
             raise Poison("BROKEN_MESSAGE") from error
-        is_repeated = delivery.attempt > 1 or announced > 1
+        broadcast_id, is_repeated = due.broadcast_id, delivery.attempt > 1 or due.announced > 1
         if is_repeated and (await self._is_known(broadcast_id) or await self._is_hopeless(broadcast_id)):
             return
         try:
-            await self._plan(broadcast_id)
+            await self._plan(due)
         except DependencyUnavailable:
             # That something was out of reach is not this message's fault.
             if is_repeated:
@@ -59,23 +59,23 @@ class DueConsumer:
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Put a message aside that cannot be planned."""
         try:
-            broadcast_id = due_broadcast(delivery.payload)[0]
+            broadcast_id = due_of(delivery.payload).broadcast_id
         except BrokenMessage:
             broadcast_id = None
         cause = reason if reason in ("BROKEN_MESSAGE", "UNKNOWN_BROADCAST") else "DEFECT"
         DEAD_LETTERS.labels(cause).inc()
         await self._store.bury(delivery.subject, broadcast_id, None, cause)
 
-    async def _plan(self, broadcast_id: UUID) -> None:
+    async def _plan(self, due: Due) -> None:
         try:
-            if await self._planner.plan(broadcast_id):
+            if await self._planner.plan(due):
                 self._lane.wake()
         except OrderRefused as refusal:
-            log.info("dispatch_refused", broadcast_id=str(broadcast_id), reason=str(refusal))
+            log.info("dispatch_refused", broadcast_id=str(due.broadcast_id), reason=str(refusal))
         except UnknownOrder as error:
             raise Poison("UNKNOWN_BROADCAST") from error
         except UnresolvableAudience as error:
-            await self._fail(broadcast_id, f"NOT_FOUND: {error}", "UNRESOLVABLE_AUDIENCE")
+            await self._fail(due.broadcast_id, f"NOT_FOUND: {error}", "UNRESOLVABLE_AUDIENCE")
 
     async def _is_known(self, broadcast_id: UUID) -> bool:
         """Whether there is a dispatch; then see to it that it moves on, or that the sender hears of its end."""

@@ -20,7 +20,7 @@ from services.dispatcher.domain import (
     ledger,
 )
 from services.dispatcher.snapshot import BrokenSnapshot, Slice
-from services.dispatcher.work import Dispatch, LeasedChunk, Report, Rules, StopAnswer
+from services.dispatcher.work import Dispatch, Due, LeasedChunk, Order, Report, Rules, StopAnswer
 from shared.audience import Audience
 
 CATEGORIES: Final = {each: common_pb2.Category.Value(f"CATEGORY_{each.name}") for each in Category}
@@ -56,11 +56,23 @@ class BrokenMessage(ValueError):
     """A message does not say what its contract demands."""
 
 
-def due_broadcast(payload: bytes) -> tuple[UUID, int]:
-    """Which broadcast is due, and how often that was announced. Raises BrokenMessage."""
+def due_of(payload: bytes) -> Due:
+    """That a broadcast is due. Raises BrokenMessage."""
     message = events_pb2.BroadcastDue()
     _parse(message, payload)
-    return _uuid(message.broadcast_id), message.epoch
+    broadcast_id = _uuid(message.broadcast_id)
+    return Due(broadcast_id, message.epoch, _hint_of(broadcast_id, message))
+
+
+def _hint_of(broadcast_id: UUID, message: events_pb2.BroadcastDue) -> Order | None:
+    """The order that comes along; one that cannot be read is none, since the sender is asked in any case."""
+    if not message.HasField("order"):
+        return None
+    order = message.order
+    try:
+        return Order(_rules_of(broadcast_id, order, order.wedding_id), _expiry_of(order), order.targeting)
+    except BrokenMessage:
+        return None
 
 
 def reports(payload: bytes) -> list[Report]:
@@ -115,21 +127,32 @@ def state_payload(
     ).SerializeToString()
 
 
-def rules_of(order: sender_pb2.DispatchOrder) -> Rules:
-    """What decisions about an order's recipients depend on. Raises BrokenMessage."""
+def order_of(message: sender_pb2.DispatchOrder) -> Order:
+    """What the sender orders. Raises BrokenMessage."""
+    rules = _rules_of(_uuid(message.broadcast_id), message, message.wedding.wedding_id)
+    return Order(rules, _expiry_of(message), message.targeting)
+
+
+def _rules_of(
+    broadcast_id: UUID, order: sender_pb2.DispatchOrder | events_pb2.DueOrder, wedding_id: str
+) -> Rules:
     try:
         category, priority = _CATEGORY_OF[order.category], _PRIORITY_OF[order.priority]
     except KeyError as error:
         raise BrokenMessage("an order has no category or priority that is known") from error
     return Rules(
-        broadcast_id=_uuid(order.broadcast_id),
+        broadcast_id=broadcast_id,
         priority=priority,
         type=order.type,
         category=category,
         essential=order.essential,
-        wedding_id=_uuid(order.wedding.wedding_id) if order.wedding.wedding_id else None,
+        wedding_id=_uuid(wedding_id) if wedding_id else None,
         wall=tuple(map(_uuid, order.targeting.wedding_ids)),
     )
+
+
+def _expiry_of(order: sender_pb2.DispatchOrder | events_pb2.DueOrder) -> datetime | None:
+    return time_of(order.expires_at) if order.HasField("expires_at") else None
 
 
 def rules_message(rules: Rules) -> audience_pb2.DeliveryRules:

@@ -2,21 +2,19 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from google.rpc import code_pb2
-from wedsync.broadcast.v1 import audience_pb2, common_pb2, inbox_pb2, sender_pb2
+from wedsync.broadcast.v1 import audience_pb2, inbox_pb2, sender_pb2
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from services.dispatcher.domain import Channel, Decided
-from services.dispatcher.messages import CHANNELS, rules_message, rules_of, slice_of, time_message, time_of
+from services.dispatcher.messages import CHANNELS, order_of, rules_message, slice_of, time_message, time_of
 from services.dispatcher.snapshot import BrokenSnapshot, Slice, Snapshot
-from services.dispatcher.work import Rules
+from services.dispatcher.work import Order, Rules
 from shared.audience import Audience
 from shared.channels import ServiceChannel
 from shared.errors import NotFound, ServiceError
@@ -42,15 +40,6 @@ class UnresolvableAudience(Exception):
     """What the targeting names does not exist any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A broadcast as it is to be dispatched."""
-
-    rules: Rules
-    expires_at: datetime | None
-    targeting: common_pb2.Targeting
-
-
 class Orders:
     """The sender, as the one who orders."""
 
@@ -59,25 +48,21 @@ class Orders:
 
     async def read(self, broadcast_id: UUID) -> Order:
         """The order, whether or not it may be carried out. Raises UnknownOrder."""
-        order = await self._ask(broadcast_id, sender_pb2.DISPATCH_PURPOSE_CONTENT)
-        expires_at = time_of(order.expires_at) if order.HasField("expires_at") else None
-        return Order(rules_of(order), expires_at, order.targeting)
+        return await self._ask(broadcast_id, sender_pb2.DISPATCH_PURPOSE_CONTENT)
 
-    async def begin(self, broadcast_id: UUID) -> None:
-        """Return once the sender holds it for being dispatched. Raises OrderRefused, UnknownOrder."""
+    async def begin(self, broadcast_id: UUID) -> Order:
+        """The order, once the sender holds it for being dispatched. Raises OrderRefused, UnknownOrder."""
         try:
-            await self._ask(broadcast_id, sender_pb2.DISPATCH_PURPOSE_PLAN)
+            return await self._ask(broadcast_id, sender_pb2.DISPATCH_PURPOSE_PLAN)
         except ServiceError as error:
             if error.status == code_pb2.FAILED_PRECONDITION:
                 raise OrderRefused(error.reason_name) from error
             raise
 
-    async def _ask(
-        self, broadcast_id: UUID, purpose: sender_pb2.DispatchPurpose.ValueType
-    ) -> sender_pb2.DispatchOrder:
+    async def _ask(self, broadcast_id: UUID, purpose: sender_pb2.DispatchPurpose.ValueType) -> Order:
         request = sender_pb2.GetDispatchOrderRequest(broadcast_id=str(broadcast_id), purpose=purpose)
         try:
-            return (await self._stub.GetDispatchOrder(request)).order
+            return order_of((await self._stub.GetDispatchOrder(request)).order)
         except NotFound as error:
             raise UnknownOrder from error
 

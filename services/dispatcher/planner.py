@@ -18,10 +18,10 @@ from services.dispatcher.domain import (
     Priority,
 )
 from services.dispatcher.figures import PLAN_SECONDS, tell_closed
-from services.dispatcher.neighbours import Audiences, Order, Orders
+from services.dispatcher.neighbours import Audiences, Orders
 from services.dispatcher.snapshot import Snapshot, partition, verify
 from services.dispatcher.store import DispatchStore
-from services.dispatcher.work import LeasedChunk, Plan
+from services.dispatcher.work import Due, LeasedChunk, Order, Plan
 from shared.clock import Clock
 
 log = structlog.get_logger(__name__)
@@ -56,50 +56,58 @@ class Planner:
         self._terms = terms
         self._clock = clock
 
-    async def plan(self, broadcast_id: UUID) -> bool:
+    async def plan(self, due: Due) -> bool:
         """Commit the snapshot and send what may leave at once; whether a lane should look, because more may wait.
 
         Raises OrderRefused, UnknownOrder and UnresolvableAudience.
         """
         began = self._clock.monotonic()
-        order, snapshot = await self._begin(broadcast_id)
+        order, snapshot = await self._begin(due)
         plan = await self._draw_up(order, snapshot)
         planned = await self._store.plan(plan, self._clock.monotonic() - began)
         lane = order.rules.priority.slug
         PLAN_SECONDS.labels(lane).observe(self._clock.monotonic() - began)
         if not planned.is_new:
-            log.info("dispatch_known", broadcast_id=str(broadcast_id), state=planned.state.value)
+            log.info("dispatch_known", broadcast_id=str(due.broadcast_id), state=planned.state.value)
             return True
         if planned.closure is not None:
             tell_closed([planned.closure])
         await self._courier.send(first_wave(plan))
         return any(draft.state is ChunkState.PENDING for draft in plan.drafts)
 
-    async def _begin(self, broadcast_id: UUID) -> tuple[Order, Snapshot | None]:
+    async def _begin(self, due: Due) -> tuple[Order, Snapshot | None]:
         """The order and its audience, found while the sender decides whether it may go; its refusal comes first.
 
-        To decide takes the sender a question of its own about rights, as long as all the rest.
+        To decide takes the sender a question of its own about rights, as long as all the rest. What was looked for in
+        the meantime is thrown away if it was something else than the sender then orders.
         """
         found, begun = await asyncio.gather(
-            self._find(broadcast_id), self._begin_order(broadcast_id), return_exceptions=True
+            self._find(due), self._begin_order(due.broadcast_id), return_exceptions=True
         )
         if isinstance(begun, BaseException):
             raise begun
+        if due.hint is not None and due.hint != begun:
+            log.error("dispatch_order_differs", broadcast_id=str(due.broadcast_id))
+            return begun, await self._resolve(begun)
         if isinstance(found, BaseException):
             raise found
-        return found
+        return begun, found
 
-    async def _begin_order(self, broadcast_id: UUID) -> None:
+    async def _begin_order(self, broadcast_id: UUID) -> Order:
         """Have the sender hold it for being dispatched; what it says does not change any more then."""
-        await self._orders.begin(broadcast_id)
+        order = await self._orders.begin(broadcast_id)
         await self._courier.foretell(broadcast_id)
+        return order
 
-    async def _find(self, broadcast_id: UUID) -> tuple[Order, Snapshot | None]:
-        """The order, and who is meant; nobody is asked for when it has expired."""
-        order = await self._orders.read(broadcast_id)
+    async def _find(self, due: Due) -> Snapshot | None:
+        """Who is meant, by what will probably be ordered."""
+        return await self._resolve(due.hint or await self._orders.read(due.broadcast_id))
+
+    async def _resolve(self, order: Order) -> Snapshot | None:
+        """Who is meant; nobody is asked for when it has expired."""
         if order.expires_at is not None and order.expires_at <= self._clock.now():
-            return order, None
-        return order, await self._audiences.resolve(order)
+            return None
+        return await self._audiences.resolve(order)
 
     async def _draw_up(self, order: Order, snapshot: Snapshot | None) -> Plan:
         if snapshot is None:

@@ -90,9 +90,12 @@ SELECT place, verdict, priority
 FROM apply_reports($1, $2, $3, $4);
 
 -- name: close_finished
--- Nothing is pending any more: the ledger is closed. Of a stopped one only the time is noted.
+-- Nothing is pending any more: the ledger is closed. Of a stopped one only the time is noted. A transaction that waited
+-- for the plan began before it, but does not end it before it was made.
 UPDATE dispatches
-SET state = CASE state WHEN 'dispatching' THEN 'closed' ELSE state END, close_time = now()
+SET
+    state = CASE state WHEN 'dispatching' THEN 'closed' ELSE state END,
+    close_time = greatest(now(), plan_time)
 WHERE broadcast_id = ANY ($1)
     AND close_time IS NULL
     AND NOT EXISTS (
@@ -166,7 +169,8 @@ FROM chunks
 WHERE broadcast_id = $1 AND state = 'leased' AND kind IN ('item', 'silent_item');
 
 -- name: mark_stopped
--- One that had expired before it was planned stays so. Without anything on its way it is closed at once.
+-- One that had expired before it was planned stays so. Without anything on its way it is closed at once, but not before
+-- it was planned, which may have been since this transaction began.
 UPDATE dispatches
 SET
     state = CASE state WHEN 'expired' THEN state ELSE 'stopped' END,
@@ -175,7 +179,7 @@ SET
         CASE
             WHEN NOT EXISTS (
                 SELECT FROM chunks WHERE chunks.broadcast_id = dispatches.broadcast_id AND chunks.state = 'leased'
-            ) THEN now()
+            ) THEN greatest(now(), plan_time)
         END
     )
 WHERE broadcast_id = $1;

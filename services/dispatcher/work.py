@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from wedsync.broadcast.v1 import common_pb2
+
 from services.dispatcher.domain import (
     Category,
     ChunkCount,
@@ -28,6 +30,24 @@ class Rules:
     essential: bool
     wedding_id: UUID | None
     wall: tuple[UUID, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A broadcast as it is to be dispatched; its targeting is passed on unread."""
+
+    rules: Rules
+    expires_at: datetime | None
+    targeting: common_pb2.Targeting
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An announcement, the first of which is number 1. `hint` is what its order will probably be, if anything."""
+
+    broadcast_id: UUID
+    announced: int
+    hint: Order | None
 
 
 @dataclass(frozen=True, slots=True)

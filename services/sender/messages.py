@@ -6,7 +6,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.date_pb2 import Date
-from wedsync.broadcast.v1 import audience_pb2, common_pb2, sender_pb2
+from wedsync.broadcast.v1 import audience_pb2, common_pb2, events_pb2, sender_pb2
 
 from services.sender.domain import (
     Action,
@@ -24,6 +24,8 @@ from services.sender.rules import Draft
 CATEGORIES: Final = {each: common_pb2.Category.Value(f"CATEGORY_{each.name}") for each in Category}
 PRIORITIES: Final = {each: common_pb2.Priority.Value(f"PRIORITY_{each.name}") for each in Priority}
 STATES: Final = {each: common_pb2.BroadcastState.Value(f"BROADCAST_STATE_{each.name}") for each in State}
+# Messages of the due stream are small; whoever needs a longer order asks for it.
+_LONGEST_DUE_ORDER: Final = 4096
 _PRIORITIES_TOLD: Final = {number: each for each, number in PRIORITIES.items()}
 _STATES_TOLD: Final = {number: each for each, number in STATES.items()}
 
@@ -143,6 +145,25 @@ def order_message(broadcast: Broadcast) -> sender_pb2.DispatchOrder:
         expires_at=time_message(content.expires_at),
         state=STATES[broadcast.state],
     )
+
+
+def due_payload(broadcast: Broadcast) -> bytes:
+    """What announces a broadcast to dispatchers, without the number of the announcement."""
+    content = broadcast.content
+    due = events_pb2.BroadcastDue(broadcast_id=broadcast.broadcast_id)
+    if not content.targeting.user_ids:
+        order = events_pb2.DueOrder(
+            type=content.type.name,
+            category=CATEGORIES[content.type.category],
+            priority=PRIORITIES[content.priority],
+            essential=content.type.essential,
+            targeting=content_targeting(content),
+            wedding_id=content.wedding.wedding_id if content.wedding else "",
+            expires_at=time_message(content.expires_at),
+        )
+        if order.ByteSize() <= _LONGEST_DUE_ORDER:
+            due.order.CopyFrom(order)
+    return due.SerializeToString()
 
 
 def state_of(number: "common_pb2.BroadcastState.ValueType") -> State | None:

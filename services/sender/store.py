@@ -6,8 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from wedsync.broadcast.v1.events_pb2 import BroadcastDue
-
 from services.sender.domain import (
     TYPES,
     Action,
@@ -21,6 +19,7 @@ from services.sender.domain import (
     Wedding,
     states_before,
 )
+from services.sender.messages import due_payload
 from services.sender.rights import Caller
 from shared.database import Database, Row
 from shared.queries import load
@@ -83,7 +82,7 @@ class CallStore:
             broadcast.created_at,
             broadcast.targeted,
             broadcast_due(content.priority.slug),
-            BroadcastDue(broadcast_id=broadcast.broadcast_id).SerializeToString(),
+            due_payload(broadcast),
             content.scheduled_for <= broadcast.created_at,
         )
         return _answer(row)

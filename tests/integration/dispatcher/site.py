@@ -87,9 +87,22 @@ class Site:
         """What the directory says about it."""
         return self.directory.decisions[self.sender.orders[str(broadcast_id)].type]
 
-    async def announce(self, broadcast_id: UUID, priority: Priority = Priority.HIGH, epoch: int = 1) -> None:
+    def hint(self, broadcast_id: UUID) -> events_pb2.DueOrder:
+        """Its order as the sender's announcements have it."""
+        order = self.sender.orders[str(broadcast_id)]
+        return events_pb2.DueOrder(
+            type=order.type, category=order.category, priority=order.priority, targeting=order.targeting
+        )
+
+    async def announce(
+        self,
+        broadcast_id: UUID,
+        priority: Priority = Priority.HIGH,
+        epoch: int = 1,
+        hint: events_pb2.DueOrder | None = None,
+    ) -> None:
         """Say that it is due, as the sender's relay does."""
-        due = events_pb2.BroadcastDue(broadcast_id=str(broadcast_id), epoch=epoch)
+        due = events_pb2.BroadcastDue(broadcast_id=str(broadcast_id), epoch=epoch, order=hint)
         await self.publisher.publish(
             subjects.broadcast_due(priority.slug), due.SerializeToString(), f"{broadcast_id}:{epoch}"
         )

@@ -9,6 +9,7 @@ import pytest
 from services.dispatcher.domain import Channel, DeliveryState, Kind, Priority, Reason
 from services.dispatcher.snapshot import Slice
 from shared.audience import Audience
+from shared.errors import NotFound
 from tests.integration.dispatcher.site import Caller, Site
 from tests.integration.dispatcher.stand_ins import asleep, now_on_both
 from tests.integration.shared.polling import until, until_equal
@@ -42,6 +43,30 @@ async def test_a_due_broadcast_arrives_and_is_told_as_sent(
     await until(lambda: surroundings.told(sent) == [("SENT", 10)])
     assert surroundings.inbox.people(sent, Kind.ITEM) == PEOPLE
     assert await dispatcher.ledger(sent) == {("in_app", "delivered"): 10, ("realtime", "sent"): 10}
+
+
+async def test_the_order_is_not_asked_for_twice_when_it_comes_along(
+    surroundings: Site, dispatcher: Caller
+) -> None:
+    """The audience is found by the announcement, while the sender decides."""
+    sent = surroundings.add(now_on_both(PEOPLE))
+    await surroundings.announce(sent, hint=surroundings.hint(sent))
+    await until(lambda: surroundings.told(sent) == [("SENT", 10)])
+    assert surroundings.inbox.people(sent, Kind.ITEM) == PEOPLE
+    assert str(sent) not in surroundings.sender.asked
+
+
+@pytest.mark.parametrize("is_resolvable", [True, False])
+async def test_the_sender_is_right_whatever_an_announcement_says(
+    surroundings: Site, dispatcher: Caller, is_resolvable: bool
+) -> None:
+    """Words on the way reach nobody: not those whom they mean, and nothing fails because they mean nobody."""
+    sent, other = surroundings.add(now_on_both(PEOPLE)), surroundings.add(now_on_both(Audience.of([1, 2, 3])))
+    if not is_resolvable:
+        surroundings.decision(other).failure = NotFound("A wedding that the targeting names does not exist.")
+    await surroundings.announce(sent, hint=surroundings.hint(other))
+    await until(lambda: surroundings.told(sent) == [("SENT", 10)])
+    assert surroundings.inbox.people(sent, Kind.ITEM) == PEOPLE
 
 
 async def test_each_gets_what_was_decided_for_them(surroundings: Site, dispatcher: Caller) -> None:

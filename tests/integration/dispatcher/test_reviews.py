@@ -1,5 +1,6 @@
 """Deciding again about what has waited, while much waits: nobody's review keeps another one's broadcast back."""
 
+import time
 from uuid import UUID
 
 import asyncpg
@@ -59,7 +60,7 @@ async def test_a_broadcast_that_cannot_be_decided_again_keeps_no_other_back(
 ) -> None:
     """It is asked about for ever, at a bounded rate; what waits beside it leaves as if it were alone."""
     surroundings.inbox.is_open.clear()
-    async with surroundings.dispatching(**TERMS):
+    async with surroundings.dispatching(**TERMS | {"DISPATCHER_FRESH_S": "1"}):
         broken = await begin(surroundings)
         surroundings.decision(broken).failure = Internal()
         await make_stale(admin)
@@ -68,9 +69,11 @@ async def test_a_broadcast_that_cannot_be_decided_again_keeps_no_other_back(
         surroundings.inbox.is_open.clear()
         other = await begin(surroundings)
         await make_stale(admin)
+        opened = time.monotonic()
         surroundings.inbox.is_open.set()
         await until(lambda: surroundings.told(other) == [("SENT", len(PEOPLE))])
-        assert reviews(surroundings, other) == 1
+        # Once, and again only for what could not leave while that held.
+        assert 1 <= reviews(surroundings, other) <= 1 + (time.monotonic() - opened) / 1.0
         assert surroundings.told(broken) == []
         surroundings.decision(broken).failure = None
         await until(lambda: surroundings.told(broken) == [("SENT", len(PEOPLE))])

@@ -1,6 +1,7 @@
 """Cancels and expiries on a real Postgres: what has not left never leaves, and the ledger still adds up."""
 
 import asyncio
+from dataclasses import replace
 from uuid import uuid4
 
 import asyncpg
@@ -128,3 +129,20 @@ async def test_an_expired_one_with_nothing_on_its_way_closes_at_once(
     (closure,) = await store.expire(LANES)
     assert closure.state is DispatchState.CLOSED
     assert [subject for subject, _ in await told(admin)] == ["broadcast.state.sent"]
+
+
+async def test_what_waited_for_the_plan_ends_no_sooner_than_it(
+    store: DispatchStore, calls: CallStore, admin: asyncpg.Connection
+) -> None:
+    """A transaction has the time at which it began: one that began before the plan was made would end before it."""
+    stopped_soon, expired_soon = plan(*items(5), limit=NONE_LEASED), plan(*items(5), expires_at=PAST)
+    expired_soon = replace(expired_soon, drafts=stopped_soon.drafts)
+    for each in (stopped_soon, expired_soon):
+        await store.plan(each, 0.0)
+    await admin.execute("UPDATE dispatches SET plan_time = now() + interval '1 minute'")
+    assert (await calls.stop(stopped_soon.rules.broadcast_id)).stopped == 5
+    (closure,) = await store.expire(LANES)
+    assert closure.broadcast_id == expired_soon.rules.broadcast_id
+    for each in (stopped_soon, expired_soon):
+        dispatch = await calls.get(each.rules.broadcast_id)
+        assert dispatch.close_time == dispatch.plan_time

@@ -41,6 +41,7 @@ class Announcement:
     epoch: int
     message_id: str
     at: float
+    order: events_pb2.DueOrder | None
 
 
 class Lanes:
@@ -77,7 +78,12 @@ class Lanes:
         due = events_pb2.BroadcastDue.FromString(delivery.payload)
         self.heard.append(
             Announcement(
-                delivery.subject, due.broadcast_id, due.epoch, delivery.message_id, time.perf_counter()
+                delivery.subject,
+                due.broadcast_id,
+                due.epoch,
+                delivery.message_id,
+                time.perf_counter(),
+                due.order if due.HasField("order") else None,
             )
         )
 

@@ -6,11 +6,12 @@ from uuid import uuid4
 import grpc
 import pytest
 from structlog.testing import capture_logs
-from wedsync.broadcast.v1 import common_pb2, sender_pb2
+from wedsync.broadcast.v1 import common_pb2, events_pb2, sender_pb2
 
 from shared.failpoints import armed
 from tests.integration.sender.site import Metadata, Site, a_send, ahead
 from tests.integration.shared.edge import Refusal, refusal_of
+from tests.integration.shared.polling import until
 
 
 async def sent(site: Site, caller: Metadata, **fields: object) -> str:
@@ -54,6 +55,43 @@ async def test_due_broadcast_begins_to_be_dispatched(site: Site) -> None:
     assert list(order.targeting.wedding_ids) == [wedding_id]
     assert (order.wedding.wedding_id, order.wedding.couple_name) == (wedding_id, "Amara & Jonas")
     assert await site.state(broadcast_id) == "dispatching"
+
+
+async def test_announcement_hints_at_the_order(site: Site) -> None:
+    """All that says who gets it, as the order then has it, so that nothing is looked for in vain; and no text."""
+    user_id, admin = site.person("admin")
+    weddings = sorted((site.wedding(user_id) for _ in range(3)), reverse=True)
+    about = {
+        "wedding_id": weddings[0],
+        "targeting": {"roles": ["venue", "florist"], "tiers": ["starter", "free"]},
+    }
+    several = {"targeting": {"wedding_ids": weddings}}
+    for fields in (about, several, {"expires_at": ahead(hours=1)}, {"targeting": {"everyone": True}}):
+        broadcast_id = await sent(site, admin, **fields)
+        await until(lambda sent=broadcast_id: bool(site.lanes.of(sent)))
+        hint = site.lanes.of(broadcast_id)[0].order
+        order = await site.plan(broadcast_id)
+        assert hint == events_pb2.DueOrder(
+            type=order.type,
+            category=order.category,
+            priority=order.priority,
+            essential=order.essential,
+            targeting=order.targeting,
+            wedding_id=order.wedding.wedding_id,
+            expires_at=order.expires_at if order.HasField("expires_at") else None,
+        )
+
+
+async def test_announcement_names_nobody(site: Site) -> None:
+    """Ids of users are asked for, and so is an order that would make the message long."""
+    user_id, admin = site.person("admin")
+    for targeting in (
+        {"user_ids": [user_id], "roles": ["florist"]},
+        {"wedding_ids": [site.wedding(user_id) for _ in range(200)]},
+    ):
+        broadcast_id = await sent(site, admin, targeting=targeting)
+        await until(lambda sent=broadcast_id: bool(site.lanes.of(sent)))
+        assert site.lanes.of(broadcast_id)[0].order is None
 
 
 async def test_wedding_is_told_as_the_directory_has_it_at_dispatch(site: Site) -> None:

@@ -21,15 +21,15 @@ from services.dispatcher.messages import (
     BrokenMessage,
     delivery_payload,
     dispatch_message,
-    due_broadcast,
+    due_of,
+    order_of,
     reports,
     rules_message,
-    rules_of,
     slice_of,
     state_payload,
 )
 from services.dispatcher.snapshot import BrokenSnapshot, Slice
-from services.dispatcher.work import Dispatch, LeasedChunk, Report, Rules
+from services.dispatcher.work import Dispatch, Due, LeasedChunk, Order, Report, Rules
 from shared.audience import Audience
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
@@ -65,11 +65,13 @@ def test_an_order_gives_the_rules_and_the_rules_an_order_for_decisions() -> None
         targeting=common_pb2.Targeting(wedding_ids=[str(wedding), str(other)]),
         wedding=common_pb2.Wedding(wedding_id=str(wedding)),
     )
-    rules = rules_of(order)
-    assert rules == Rules(
+    order.expires_at.FromDatetime(NOW)
+    ordered = order_of(order)
+    rules = Rules(
         ONE, Priority.HIGH, "timeline.changed", Category.COLLABORATION, True, wedding, (wedding, other)
     )
-    assert rules_message(rules) == audience_pb2.DeliveryRules(
+    assert ordered == Order(rules, NOW, order.targeting)
+    assert rules_message(ordered.rules) == audience_pb2.DeliveryRules(
         type="timeline.changed",
         category=common_pb2.CATEGORY_COLLABORATION,
         priority=common_pb2.PRIORITY_HIGH,
@@ -84,7 +86,7 @@ def test_an_order_of_no_known_kind_is_refused() -> None:
     known = {"category": common_pb2.CATEGORY_SYSTEM, "priority": common_pb2.PRIORITY_LOW}
     for broken in ({**known, "broadcast_id": "x"}, {"broadcast_id": str(ONE)}):
         with pytest.raises(BrokenMessage):
-            rules_of(sender_pb2.DispatchOrder(**broken))
+            order_of(sender_pb2.DispatchOrder(**broken))
 
 
 def test_a_slice_keeps_what_was_decided() -> None:
@@ -143,10 +145,30 @@ def test_events_say_what_they_must() -> None:
 def test_a_due_message_names_its_broadcast() -> None:
     """And how often it was announced; anything else is refused."""
     due = events_pb2.BroadcastDue(broadcast_id=str(ONE), epoch=4)
-    assert due_broadcast(due.SerializeToString()) == (ONE, 4)
+    assert due_of(due.SerializeToString()) == Due(ONE, 4, None)
     for broken in (b"\xff", b"", events_pb2.BroadcastDue(broadcast_id="1").SerializeToString()):
         with pytest.raises(BrokenMessage):
-            due_broadcast(broken)
+            due_of(broken)
+
+
+def test_a_due_message_may_hint_at_its_order() -> None:
+    """One that cannot be read is no reason not to ask for the order."""
+    order = events_pb2.DueOrder(
+        type="feature.released",
+        category=common_pb2.CATEGORY_SYSTEM,
+        priority=common_pb2.PRIORITY_LOW,
+        targeting=common_pb2.Targeting(everyone=True),
+    )
+    due = events_pb2.BroadcastDue(broadcast_id=str(ONE), epoch=1, order=order)
+    rules = Rules(ONE, Priority.LOW, "feature.released", Category.SYSTEM, False, None, ())
+    hint = Order(rules, None, common_pb2.Targeting(everyone=True))
+    assert due_of(due.SerializeToString()) == Due(ONE, 1, hint)
+    for field, broken in (("priority", 0), ("wedding_id", "x"), ("targeting", {"wedding_ids": ["x"]})):
+        unread = events_pb2.DueOrder(
+            **{each.name: value for each, value in order.ListFields()} | {field: broken}
+        )
+        due = events_pb2.BroadcastDue(broadcast_id=str(ONE), epoch=1, order=unread)
+        assert due_of(due.SerializeToString()) == Due(ONE, 1, None)
 
 
 def test_a_report_says_merged_or_stopped() -> None:

@@ -26,33 +26,35 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from wedsync.broadcast.v1 import common_pb2 as wedsync_dot_broadcast_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!wedsync/broadcast/v1/events.proto\x12\x14wedsync.broadcast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!wedsync/broadcast/v1/common.proto\"3\n\x0c\x42roadcastDue\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\"\xad\x01\n\x15\x42roadcastStateChanged\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.wedsync.broadcast.v1.BroadcastState\x12\x10\n\x08targeted\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x0fInboxDeliveries\x12\x37\n\ndeliveries\x18\x01 \x03(\x0b\x32#.wedsync.broadcast.v1.InboxDelivery\"\x85\x01\n\rInboxDelivery\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x05\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12/\n\x04kind\x18\x04 \x01(\x0e\x32!.wedsync.broadcast.v1.ArrivalKind\x12\x0f\n\x07members\x18\x05 \x01(\x0c\"H\n\x0f\x44\x65liveryReports\x12\x35\n\x07reports\x18\x01 \x03(\x0b\x32$.wedsync.broadcast.v1.DeliveryReport\"\xc4\x01\n\x0e\x44\x65liveryReport\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x05\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\x34\n\x07outcome\x18\x05 \x01(\x0e\x32#.wedsync.broadcast.v1.ReportOutcome\x12\x10\n\x08position\x18\x06 \x01(\x03\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x10\x44irectoryChanged\x12\x12\n\nwedding_id\x18\x01 \x01(\t\x12\x14\n\x0cteam_version\x18\x02 \x01(\x03\"\x1c\n\x08LiveWake\x12\x10\n\x08position\x18\x01 \x01(\x03\"%\n\rDispatchBegun\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t*x\n\x0b\x41rrivalKind\x12\x1c\n\x18\x41RRIVAL_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41RRIVAL_KIND_ITEM\x10\x01\x12\x1c\n\x18\x41RRIVAL_KIND_SILENT_ITEM\x10\x02\x12\x16\n\x12\x41RRIVAL_KIND_ALERT\x10\x03*f\n\rReportOutcome\x12\x1e\n\x1aREPORT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15REPORT_OUTCOME_MERGED\x10\x01\x12\x1a\n\x16REPORT_OUTCOME_STOPPED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!wedsync/broadcast/v1/events.proto\x12\x14wedsync.broadcast.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!wedsync/broadcast/v1/common.proto\"b\n\x0c\x42roadcastDue\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12-\n\x05order\x18\x03 \x01(\x0b\x32\x1e.wedsync.broadcast.v1.DueOrder\"\x87\x02\n\x08\x44ueOrder\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x30\n\x08\x63\x61tegory\x18\x02 \x01(\x0e\x32\x1e.wedsync.broadcast.v1.Category\x12\x30\n\x08priority\x18\x03 \x01(\x0e\x32\x1e.wedsync.broadcast.v1.Priority\x12\x11\n\tessential\x18\x04 \x01(\x08\x12\x32\n\ttargeting\x18\x05 \x01(\x0b\x32\x1f.wedsync.broadcast.v1.Targeting\x12\x12\n\nwedding_id\x18\x06 \x01(\t\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xad\x01\n\x15\x42roadcastStateChanged\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12\x33\n\x05state\x18\x02 \x01(\x0e\x32$.wedsync.broadcast.v1.BroadcastState\x12\x10\n\x08targeted\x18\x03 \x01(\x03\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x0fInboxDeliveries\x12\x37\n\ndeliveries\x18\x01 \x03(\x0b\x32#.wedsync.broadcast.v1.InboxDelivery\"\x85\x01\n\rInboxDelivery\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x05\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12/\n\x04kind\x18\x04 \x01(\x0e\x32!.wedsync.broadcast.v1.ArrivalKind\x12\x0f\n\x07members\x18\x05 \x01(\x0c\"H\n\x0f\x44\x65liveryReports\x12\x35\n\x07reports\x18\x01 \x03(\x0b\x32$.wedsync.broadcast.v1.DeliveryReport\"\xc4\x01\n\x0e\x44\x65liveryReport\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x05\x12\r\n\x05\x65poch\x18\x03 \x01(\x05\x12\x0c\n\x04size\x18\x04 \x01(\x03\x12\x34\n\x07outcome\x18\x05 \x01(\x0e\x32#.wedsync.broadcast.v1.ReportOutcome\x12\x10\n\x08position\x18\x06 \x01(\x03\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x10\x44irectoryChanged\x12\x12\n\nwedding_id\x18\x01 \x01(\t\x12\x14\n\x0cteam_version\x18\x02 \x01(\x03\"\x1c\n\x08LiveWake\x12\x10\n\x08position\x18\x01 \x01(\x03\"%\n\rDispatchBegun\x12\x14\n\x0c\x62roadcast_id\x18\x01 \x01(\t*x\n\x0b\x41rrivalKind\x12\x1c\n\x18\x41RRIVAL_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41RRIVAL_KIND_ITEM\x10\x01\x12\x1c\n\x18\x41RRIVAL_KIND_SILENT_ITEM\x10\x02\x12\x16\n\x12\x41RRIVAL_KIND_ALERT\x10\x03*f\n\rReportOutcome\x12\x1e\n\x1aREPORT_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15REPORT_OUTCOME_MERGED\x10\x01\x12\x1a\n\x16REPORT_OUTCOME_STOPPED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wedsync.broadcast.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ARRIVALKIND']._serialized_start=972
-  _globals['_ARRIVALKIND']._serialized_end=1092
-  _globals['_REPORTOUTCOME']._serialized_start=1094
-  _globals['_REPORTOUTCOME']._serialized_end=1196
+  _globals['_ARRIVALKIND']._serialized_start=1285
+  _globals['_ARRIVALKIND']._serialized_end=1405
+  _globals['_REPORTOUTCOME']._serialized_start=1407
+  _globals['_REPORTOUTCOME']._serialized_end=1509
   _globals['_BROADCASTDUE']._serialized_start=127
-  _globals['_BROADCASTDUE']._serialized_end=178
-  _globals['_BROADCASTSTATECHANGED']._serialized_start=181
-  _globals['_BROADCASTSTATECHANGED']._serialized_end=354
-  _globals['_INBOXDELIVERIES']._serialized_start=356
-  _globals['_INBOXDELIVERIES']._serialized_end=430
-  _globals['_INBOXDELIVERY']._serialized_start=433
-  _globals['_INBOXDELIVERY']._serialized_end=566
-  _globals['_DELIVERYREPORTS']._serialized_start=568
-  _globals['_DELIVERYREPORTS']._serialized_end=640
-  _globals['_DELIVERYREPORT']._serialized_start=643
-  _globals['_DELIVERYREPORT']._serialized_end=839
-  _globals['_DIRECTORYCHANGED']._serialized_start=841
-  _globals['_DIRECTORYCHANGED']._serialized_end=901
-  _globals['_LIVEWAKE']._serialized_start=903
-  _globals['_LIVEWAKE']._serialized_end=931
-  _globals['_DISPATCHBEGUN']._serialized_start=933
-  _globals['_DISPATCHBEGUN']._serialized_end=970
+  _globals['_BROADCASTDUE']._serialized_end=225
+  _globals['_DUEORDER']._serialized_start=228
+  _globals['_DUEORDER']._serialized_end=491
+  _globals['_BROADCASTSTATECHANGED']._serialized_start=494
+  _globals['_BROADCASTSTATECHANGED']._serialized_end=667
+  _globals['_INBOXDELIVERIES']._serialized_start=669
+  _globals['_INBOXDELIVERIES']._serialized_end=743
+  _globals['_INBOXDELIVERY']._serialized_start=746
+  _globals['_INBOXDELIVERY']._serialized_end=879
+  _globals['_DELIVERYREPORTS']._serialized_start=881
+  _globals['_DELIVERYREPORTS']._serialized_end=953
+  _globals['_DELIVERYREPORT']._serialized_start=956
+  _globals['_DELIVERYREPORT']._serialized_end=1152
+  _globals['_DIRECTORYCHANGED']._serialized_start=1154
+  _globals['_DIRECTORYCHANGED']._serialized_end=1214
+  _globals['_LIVEWAKE']._serialized_start=1216
+  _globals['_LIVEWAKE']._serialized_end=1244
+  _globals['_DISPATCHBEGUN']._serialized_start=1246
+  _globals['_DISPATCHBEGUN']._serialized_end=1283
 # @@protoc_insertion_point(module_scope)

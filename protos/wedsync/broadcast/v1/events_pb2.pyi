@@ -81,23 +81,81 @@ class BroadcastDue(_message.Message):
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     epoch: _builtins.int
     """epoch is how often it has been announced, from 1; the message id is "<broadcast_id>:<epoch>"."""
+    @_builtins.property
+    def order(self) -> Global___DueOrder:
+        """order is a hint that saves a question: a dispatcher may look for the audience while the sender decides whether it may
+        go, whose answer holds. Absent when the targeting names user_ids, or is long.
+        """
+
     def __init__(
         self,
         *,
         broadcast_id: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        order: Global___DueOrder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "epoch", b"epoch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "epoch", b"epoch", "order", b"order"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BroadcastDue: _TypeAlias = BroadcastDue  # noqa: Y015
+
+@_typing.final
+class DueOrder(_message.Message):
+    """DueOrder is what of a broadcast decides who gets it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    ESSENTIAL_FIELD_NUMBER: _builtins.int
+    TARGETING_FIELD_NUMBER: _builtins.int
+    WEDDING_ID_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """type is its broadcast type."""
+    category: _common_pb2.Category.ValueType
+    """category follows from the type."""
+    priority: _common_pb2.Priority.ValueType
+    """priority is the one it is sent with."""
+    essential: _builtins.bool
+    """essential says whether its type is."""
+    wedding_id: _builtins.str
+    """wedding_id is the wedding that it is about; empty for none."""
+    @_builtins.property
+    def targeting(self) -> _common_pb2.Targeting:
+        """targeting is who is meant, never by user_ids; wedding_ids already include the wedding that it is about."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """expires_at is when it stops mattering; absent for never."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        category: _common_pb2.Category.ValueType = ...,
+        priority: _common_pb2.Priority.ValueType = ...,
+        essential: _builtins.bool = ...,
+        targeting: _common_pb2.Targeting | None = ...,
+        wedding_id: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "targeting", b"targeting"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "essential", b"essential", "expires_at", b"expires_at", "priority", b"priority", "targeting", b"targeting", "type", b"type", "wedding_id", b"wedding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DueOrder: _TypeAlias = DueOrder  # noqa: Y015
 
 @_typing.final
 class BroadcastStateChanged(_message.Message):
