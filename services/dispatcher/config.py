@@ -88,10 +88,9 @@ def _plan_terms(env: Environment) -> PlanTerms:
         members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 4 * CHUNK_MEMBERS, least=1, most=1_000_000),
         most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 48, least=1, most=64),
     )
-    # What waits at the inbox and in the database stands in front of a critical chunk, whatever lane it is of.
-    lane_members = env.integer(
-        "DISPATCHER_BULK_MEMBERS_IN_FLIGHT", 2 * CHUNK_MEMBERS, least=1, most=100_000_000
-    )
+    # What waits at the inbox and in the database stands in front of a critical chunk, whatever lane it is of: one full
+    # chunk and no more.
+    lane_members = env.integer("DISPATCHER_BULK_MEMBERS_IN_FLIGHT", CHUNK_MEMBERS, least=1, most=100_000_000)
     bulk = replace(urgent, members=min(urgent.members, lane_members), lane_members=lane_members)
     return PlanTerms(
         limits={priority: bulk if priority in _BULK else urgent for priority in Priority},

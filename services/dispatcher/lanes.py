@@ -17,7 +17,7 @@ from shared.wake import wait_for_hint
 log = structlog.get_logger(__name__)
 
 _BATCH: Final = 16
-_SHORTEST_PAUSE_S: Final = 0.005
+_SHORTEST_PAUSE_S: Final = 0.02
 _BUSY_PAUSE_S: Final = 0.1
 _IDLE_PAUSE_S: Final = 1.0
 _BUSY_FOR_S: Final = 10.0
@@ -30,7 +30,7 @@ class Lane:
     """One priority's way out. Any number may run, in any number of processes.
 
     It is woken by plans and reports of its own process. When another process applies the reports, nobody wakes it: then
-    it looks by itself, after 5 ms at first and ever more slowly while nothing happens.
+    it looks by itself, after 20 ms at first and ever more slowly while nothing happens.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
+from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -17,6 +18,7 @@ from shared.audience import Audience
 from shared.clock import Clock
 
 _NOBODY = Audience()
+_CONTENTS_KEPT: Final = 512
 
 
 class Need(IntEnum):
@@ -98,13 +100,13 @@ class Changes:
         self._clock = clock
         # Kept alive by the changes that stand behind them.
         self._walls: WeakValueDictionary[UUID, Wall] = WeakValueDictionary()
+        # A large broadcast comes in many entries, and never changes what it says.
+        self._contents: dict[UUID, Content] = {}
 
     async def read(self, entries: Sequence[Entry]) -> list[Change]:
         """The changes that entries are, in their order."""
         named = {each.broadcast_id for each in entries if isinstance(each, Arrived | Retracted)}
-        contents = (
-            {each.broadcast_id: each for each in await self._store.find_contents(named)} if named else {}
-        )
+        contents = await self._find_contents(named)
         arrivals = await self._find_first_arrivals(entries)
         walls = await self._load_walls({each for content in contents.values() for each in content.wall})
         changes = []
@@ -130,6 +132,18 @@ class Changes:
     def cursor(self, position: int) -> str:
         """Where a stream goes on that has everything up to a position."""
         return write_cursor(position, self._log_identity)
+
+    async def _find_contents(self, broadcast_ids: set[UUID]) -> dict[UUID, Content]:
+        """What these broadcasts say, those that are known."""
+        found = {each: content for each in broadcast_ids if (content := self._contents.get(each)) is not None}
+        missing = broadcast_ids - found.keys()
+        if missing:
+            read = {each.broadcast_id: each for each in await self._store.find_contents(missing)}
+            found |= read
+            self._contents |= read
+            while len(self._contents) > _CONTENTS_KEPT:
+                del self._contents[next(iter(self._contents))]
+        return found
 
     async def _load_walls(self, wedding_ids: set[UUID]) -> dict[UUID, Wall]:
         """Walls by wedding. One may be newer than the entry it is loaded for: nobody who is out by now is let in."""
