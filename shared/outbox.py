@@ -26,6 +26,8 @@ Settle = Literal["ack", "report"]
 _SQL: Final = Path(__file__).parent / "sql" / "outbox.sql"
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_CEILING_S: Final = 5.0
+# A look costs the database little, and what an outage has left waiting leaves soon after it.
+_OUTAGE_CEILING_S: Final = 1.0
 _OVERDUE_PAUSE_S: Final = 0.01
 
 
@@ -120,15 +122,20 @@ class OutboxRelay:
         publisher: Publisher,
         *,
         lease_s: float = 30.0,
+        lease_ceiling_s: float = 240.0,
         poll_s: float = 0.2,
         batch: int = 100,
         encode: Callable[[ClaimedEntry], bytes] | None = None,
     ) -> None:
-        """`encode` makes the message of a row, for one that must carry its epoch; without it the payload is sent."""
+        """A row's first lease is `lease_s` long, each further one twice that, at most `lease_ceiling_s`.
+
+        `encode` makes the message of a row, for one that must carry its epoch; without it the payload is sent.
+        """
         self._database = database
         self._schema = schema
         self._publisher = publisher
         self._lease_s = lease_s
+        self._lease_ceiling_s = max(lease_s, lease_ceiling_s)
         self._poll_s = poll_s
         self._batch = batch
         self._encode = encode or (lambda entry: entry.payload)
@@ -156,7 +163,7 @@ class OutboxRelay:
                 failures = 0
             except DependencyUnavailable as error:
                 failures += 1
-                pause_s = backoff_s(failures, _RETRY_FIRST_S, _RETRY_CEILING_S)
+                pause_s = backoff_s(failures, _RETRY_FIRST_S, _OUTAGE_CEILING_S)
                 log.warning("outbox_interrupted", schema=self._schema, failures=failures, error=str(error))
             if pause_s and not self._stopping:
                 await wait_for_hint(self._wake, pause_s)
@@ -171,7 +178,9 @@ class OutboxRelay:
     async def relay_due(self) -> int:
         """Claim one batch of what is due and publish it; how many rows that were."""
         await failpoint(self._names.before_claim)
-        rows = await self._database.fetch(self._queries["claim"], self._batch, self._lease_s)
+        rows = await self._database.fetch(
+            self._queries["claim"], self._batch, self._lease_s, self._lease_ceiling_s
+        )
         if not rows:
             return 0
         await failpoint(self._names.after_claim)

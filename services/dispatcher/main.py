@@ -65,7 +65,9 @@ async def start(settings: Settings) -> RunningDispatcher:
     )
     inbox = open_channel("inbox", settings.inbox, transport, token, retried=[READERS_METHOD])
 
-    relay = OutboxRelay(worked, SCHEMA, nats, lease_s=settings.lease.first_s)
+    relay = OutboxRelay(
+        worked, SCHEMA, nats, lease_s=settings.lease.first_s, lease_ceiling_s=settings.lease.ceiling_s
+    )
     store = DispatchStore(worked, settings.lease, relay.wake)
     audiences, courier = Audiences(preferences), Courier(nats)
     planner = Planner(store, Orders(sender), audiences, courier, terms, clock)

@@ -33,6 +33,7 @@ class Settings:
     dispatcher: Address
     inbox: Address
     relay_lease_s: float
+    relay_lease_ceiling_s: float
     backlog: Mapping[Priority, int]
     log_format: str | None
 
@@ -50,8 +51,10 @@ class Settings:
             preferences=env.address("PREFERENCES_ADDR"),
             dispatcher=env.address("DISPATCHER_ADDR"),
             inbox=env.address("INBOX_ADDR"),
-            # How long a dispatcher has for a broadcast before it is announced again, which does no harm.
+            # How long a dispatcher has for a broadcast before it is announced again, which does no harm; twice as long
+            # each time, up to the ceiling.
             relay_lease_s=env.seconds("SENDER_RELAY_LEASE_S", 30.0, least=1, most=3600),
+            relay_lease_ceiling_s=env.seconds("SENDER_RELAY_LEASE_CEILING_S", 240.0, least=1, most=3600),
             backlog={
                 priority: env.integer(f"SENDER_BACKLOG_{priority.name}", usual, least=1, most=1_000_000)
                 for priority, usual in _BACKLOG.items()

@@ -70,7 +70,14 @@ async def start(settings: Settings) -> RunningSender:
     store, work, changes = CallStore(called), DispatchStore(worked), Changes()
     directory, replays = Directory(AudienceServiceStub(preferences)), Replays(store)
     dispatches, inboxes = DispatcherServiceStub(dispatcher), InboxServiceStub(inbox)
-    relay = OutboxRelay(worked, SCHEMA, nats, lease_s=settings.relay_lease_s, encode=encode_due)
+    relay = OutboxRelay(
+        worked,
+        SCHEMA,
+        nats,
+        lease_s=settings.relay_lease_s,
+        lease_ceiling_s=settings.relay_lease_ceiling_s,
+        encode=encode_due,
+    )
     backlog = Backlog(work, settings.backlog)
     sending = Sending(store, replays, directory, backlog, clock, relay.wake)
     progress = Progress(store, directory, dispatches, inboxes, changes, clock)

@@ -1,6 +1,7 @@
 -- name: claim
 -- What is due, critical first, and what was published without a result until its lease ended. SKIP LOCKED lets any number
 -- of relays share the work. A crash of Postgres may forget a claim, which is then made again: so it need not wait for the disk.
+-- Each lease is twice as long as the one before, up to a ceiling: where much waits for its turn, saying it again makes more wait.
 WITH hasty AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS setting
 ), due AS MATERIALIZED (
@@ -19,7 +20,13 @@ WITH hasty AS MATERIALIZED (
     FOR UPDATE OF published SKIP LOCKED
 )
 UPDATE {schema}.outbox AS claimed
-SET state = 'published', epoch = claimed.epoch + 1, lease_until = now() + make_interval(secs => $2::float8)
+SET
+    state = 'published',
+    epoch = claimed.epoch + 1,
+    -- What JetStream did not take was not said.
+    lease_until = now() + make_interval(
+        secs => least($3::float8, $2::float8 * 2 ^ least(greatest(claimed.epoch - claimed.attempts, 0), 16))
+    )
 FROM (SELECT due.id FROM due UNION ALL SELECT expired.id FROM expired) AS chosen
 WHERE claimed.id = chosen.id
 RETURNING

@@ -8,6 +8,7 @@ from shared.streams import STREAMS, Stream
 CALL_S: Final = 4.0
 """How long a caller waits for one answer before it asks again."""
 RELAY_LEASE_S: Final = 2.0
+RELAY_LEASE_CEILING_S: Final = 4.0
 CHUNK_LEASE_S: Final = 1.0
 CHUNK_LEASE_CEILING_S: Final = 4.0
 POLL_S: Final = 1.0
@@ -22,7 +23,11 @@ SHOWN_S: Final = 15.0
 """How long streams may take at the end to show what they have not shown yet."""
 
 SETTINGS: Final = {
-    "sender": {"SENDER_REUSE_PORT": "1", "SENDER_RELAY_LEASE_S": str(RELAY_LEASE_S)},
+    "sender": {
+        "SENDER_REUSE_PORT": "1",
+        "SENDER_RELAY_LEASE_S": str(RELAY_LEASE_S),
+        "SENDER_RELAY_LEASE_CEILING_S": str(RELAY_LEASE_CEILING_S),
+    },
     "preferences": {"PREFERENCES_TEAM_RETRY_S": "1"},
     "dispatcher": {
         "DISPATCHER_REUSE_PORT": "1",

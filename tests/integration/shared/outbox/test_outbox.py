@@ -131,6 +131,26 @@ async def test_what_is_to_be_reported_is_published_until_it_is(
     assert await site.ids() == [*(f"a:{number}" for number in range(1, epoch + 1)), "b:1"]
 
 
+async def test_each_lease_is_twice_as_long_as_the_one_before(
+    database: Database, add: Add, messaging: Messaging
+) -> None:
+    """Up to a ceiling; what JetStream has not taken was not said, and counts as none."""
+    relay = OutboxRelay(database, "post", messaging, lease_s=10.0, lease_ceiling_s=60.0)
+    await add("a", settle="report")
+    leases = []
+    for _ in range(5):
+        assert await relay.relay_due() == 1
+        leases.append(
+            await database.fetchval("SELECT extract(epoch FROM lease_until - now())::float8 FROM post.outbox")
+        )
+        await database.execute("UPDATE post.outbox SET lease_until = now()")
+    assert leases == pytest.approx([10, 20, 40, 60, 60], abs=5)
+    await database.execute("UPDATE post.outbox SET attempts = epoch - 1")
+    assert await relay.relay_due() == 1
+    left = await database.fetchval("SELECT extract(epoch FROM lease_until - now())::float8 FROM post.outbox")
+    assert left == pytest.approx(20, abs=5)
+
+
 async def test_a_cancelled_row_is_not_published(
     site: NatsSite, database: Database, outbox: Outbox, add: Add, messaging: Messaging
 ) -> None:
