@@ -1,6 +1,7 @@
 """What `make chaos` calls: runs the harness and prints what it has found."""
 
 import asyncio
+import signal
 import sys
 import tempfile
 from random import SystemRandom
@@ -25,6 +26,9 @@ def main(
     chosen = seed if seed is not None else SystemRandom().randrange(1_000_000)
     terms = long(chosen, minutes, recipients, rate) if minutes else short(chosen)
     print(f"chaos: seed {chosen}, data and logs below {tempfile.gettempdir()}", flush=True)
+    # Whoever ends it early ends all that it has started, also what is paused just then.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     report = asyncio.run(run(terms, keep=keep))
     print("\n".join(report.lines()), flush=True)
     sys.exit(0 if report.is_clean else 1)
