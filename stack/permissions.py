@@ -31,7 +31,7 @@ _SENDS: Final[Mapping[str, tuple[str, ...]]] = {
 _HEARS: Final[Mapping[str, tuple[str, ...]]] = {
     "sender": (),
     "preferences": (),
-    "dispatcher": (),
+    "dispatcher": (subjects.broadcast_due("critical"), subjects.broadcast_due("high")),
     "inbox": (subjects.LIVE_INBOX, subjects.LIVE_DISPATCH),
 }
 _WORKS_ON: Final[Mapping[str, tuple[Consumer, ...]]] = {

@@ -16,7 +16,6 @@ from shared.settings import Address, Environment, SettingsError
 
 PREFIX: Final = "DISPATCHER"
 _POSTGRES: Final = ("postgres", "postgresql")
-_BULK: Final = (Priority.NORMAL, Priority.LOW)
 _ALL_LANES: Final = ",".join(priority.slug for priority in Priority)
 
 
@@ -35,6 +34,7 @@ class Settings:
     inbox: Address
     lanes: tuple[Priority, ...]
     applies_reports: bool
+    step_aside_s: float
     planners_per_lane: int
     plan: PlanTerms
     lease: LeaseTerms
@@ -63,6 +63,8 @@ class Settings:
             # Reports of all lanes come on one subject. A process of low priority must not stand between a critical
             # broadcast and its end, so it is those with the critical lane that apply them.
             applies_reports=env.flag("DISPATCHER_REPORTS", default=Priority.CRITICAL in lanes),
+            # From the announcement of an urgent broadcast to its inboxes, or thereabouts.
+            step_aside_s=env.seconds("DISPATCHER_STEP_ASIDE_S", 0.03, least=0.0, most=0.1),
             planners_per_lane=env.integer("DISPATCHER_PLANNERS_PER_LANE", 4, least=1, most=64),
             plan=_plan_terms(env),
             lease=_lease_terms(env),
@@ -88,12 +90,13 @@ def _plan_terms(env: Environment) -> PlanTerms:
         members=env.integer("DISPATCHER_MEMBERS_IN_FLIGHT", 4 * CHUNK_MEMBERS, least=1, most=1_000_000),
         most_chunks=env.integer("DISPATCHER_MOST_CHUNKS_IN_FLIGHT", 48, least=1, most=64),
     )
-    # What waits at the inbox and in the database stands in front of a critical chunk, whatever lane it is of: one full
-    # chunk and no more.
-    lane_members = env.integer("DISPATCHER_BULK_MEMBERS_IN_FLIGHT", CHUNK_MEMBERS, least=1, most=100_000_000)
+    # What waits at the inbox and in the database stands in front of a critical chunk, whatever lane it is of.
+    lane_members = env.integer(
+        "DISPATCHER_BULK_MEMBERS_IN_FLIGHT", 2 * CHUNK_MEMBERS, least=1, most=100_000_000
+    )
     bulk = replace(urgent, members=min(urgent.members, lane_members), lane_members=lane_members)
     return PlanTerms(
-        limits={priority: bulk if priority in _BULK else urgent for priority in Priority},
+        limits={priority: bulk if priority.is_bulk else urgent for priority in Priority},
         release_per_second=env.integer("DISPATCHER_RELEASE_PER_SECOND", 5_000, least=1, most=1_000_000),
     )
 

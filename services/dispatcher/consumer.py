@@ -46,6 +46,7 @@ class DueConsumer:
         broadcast_id, is_repeated = due.broadcast_id, delivery.attempt > 1 or due.announced > 1
         if is_repeated and (await self._is_known(broadcast_id) or await self._is_hopeless(broadcast_id)):
             return
+        await self._lane.step_aside()
         try:
             await self._plan(due)
         except DependencyUnavailable:

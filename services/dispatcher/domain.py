@@ -23,6 +23,11 @@ class Priority(IntEnum):
         """The word as subjects, settings and log lines have it."""
         return self.name.lower()
 
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it may take its time: what is urgent goes before it everywhere."""
+        return self >= Priority.NORMAL
+
 
 class Category(StrEnum):
     """What a broadcast is about; a person can switch a category off."""

@@ -6,6 +6,7 @@ from typing import Final
 import structlog
 
 from services.dispatcher.courier import Courier
+from services.dispatcher.courtesy import Courtesy
 from services.dispatcher.domain import InFlightLimit, Priority
 from services.dispatcher.review import Reviewer, Rounds
 from services.dispatcher.store import DispatchStore
@@ -43,8 +44,11 @@ class Lane:
         clock: Clock,
         *,
         hears_reports: bool,
+        courtesy: Courtesy | None = None,
     ) -> None:
+        """`courtesy` is for a lane of bulk."""
         self.priority = priority
+        self._courtesy = courtesy
         self._store = store
         self._courier = courier
         self._limit = limit
@@ -85,9 +89,15 @@ class Lane:
             await wait_for_hint(self._wake, pause_s)
         await self._rounds.end()
 
+    async def step_aside(self) -> None:
+        """Let what is urgent go first, if this lane is one of bulk."""
+        if self._courtesy is not None:
+            await self._courtesy.step_aside()
+
     async def advance(self) -> bool:
         """Send what may leave, and have decided again what waited too long; whether more may leave at once."""
         self._courier.require_connection()
+        await self.step_aside()
         leased, stale = await self._store.lease(self.priority, self._limit, _BATCH)
         await self._courier.send(leased)
         self._rounds.begin(stale)

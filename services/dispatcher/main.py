@@ -13,6 +13,8 @@ from services.dispatcher.call_store import CallStore
 from services.dispatcher.config import Settings
 from services.dispatcher.consumer import due_workers, report_worker
 from services.dispatcher.courier import Courier
+from services.dispatcher.courtesy import Courtesy
+from services.dispatcher.domain import Priority
 from services.dispatcher.lanes import Lane
 from services.dispatcher.neighbours import (
     AUDIENCE_SERVICE,
@@ -72,11 +74,8 @@ async def start(settings: Settings) -> RunningDispatcher:
     audiences, courier = Audiences(preferences), Courier(nats)
     planner = Planner(store, Orders(sender), audiences, courier, terms, clock)
     reviewer = Reviewer(store, audiences, Readers(inbox), terms.release_per_second)
-    hears = settings.applies_reports
-    lanes = {
-        priority: Lane(priority, store, reviewer, courier, terms.limits[priority], clock, hears_reports=hears)
-        for priority in settings.lanes
-    }
+    courtesy = await Courtesy.listening(nats, clock, settings.step_aside_s)
+    lanes = _lanes(settings, store, reviewer, courier, clock, courtesy)
     reconciler = Reconciler(store, reviewer, courier, lanes, terms.release_per_second)
     consumers = due_workers(nats, lanes, planner, store, clock, settings.planners_per_lane)
     if settings.applies_reports:
@@ -114,6 +113,29 @@ async def start(settings: Settings) -> RunningDispatcher:
         DrainStep("close_pools", lambda: asyncio.gather(called.close(), worked.close())),
     )
     return RunningDispatcher(await server.start(), background, steps)
+
+
+def _lanes(
+    settings: Settings,
+    store: DispatchStore,
+    reviewer: Reviewer,
+    courier: Courier,
+    clock: SystemClock,
+    courtesy: Courtesy,
+) -> dict[Priority, Lane]:
+    return {
+        priority: Lane(
+            priority,
+            store,
+            reviewer,
+            courier,
+            settings.plan.limits[priority],
+            clock,
+            hears_reports=settings.applies_reports,
+            courtesy=courtesy if priority.is_bulk else None,
+        )
+        for priority in settings.lanes
+    }
 
 
 async def main() -> int:

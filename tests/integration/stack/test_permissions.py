@@ -124,6 +124,8 @@ async def test_work_is_taken_by_its_service_alone(access: NatsAccess, consumer: 
 async def test_nobody_listens_to_others(access: NatsAccess, user: str) -> None:
     """Chunks, reports and everybody else's replies cannot be overheard."""
     others = [subjects.LIVE_INBOX, subjects.LIVE_DISPATCH] if user != "inbox" else []
+    # Bulk steps aside for what is urgent, and dispatchers take that in turns.
+    others += [subjects.broadcast_due("critical")] if user != "dispatcher" else [subjects.broadcast_due("*")]
     for subject in (
         *("delivery.inbox.*", subjects.DELIVERY_REPORT, "_INBOX.>", "_INBOX_provisioner.>", ">"),
         *others,

@@ -33,7 +33,7 @@ def test_a_dispatcher_alone_serves_every_lane_and_applies_reports(variables: dic
     assert settings.lanes == tuple(Priority)
     assert settings.applies_reports
     urgent = InFlightLimit(chunks=2, members=262_144, most_chunks=48)
-    bulk = InFlightLimit(chunks=2, members=65_536, most_chunks=48, lane_members=65_536)
+    bulk = InFlightLimit(chunks=2, members=131_072, most_chunks=48, lane_members=131_072)
     assert settings.plan.limits == {
         Priority.CRITICAL: urgent,
         Priority.HIGH: urgent,
