@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+import grpc.aio
 import pytest
 from hypothesis import settings
 
@@ -26,6 +27,10 @@ from stack.servers import Place, Source
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+# gRPC ends its runtime with the last server and channel, which tests come to again and again, and the thread that polls
+# for it can fall over what is freed then (issue 43364 of grpc/grpc). Held once more, it stays until the end.
+grpc.aio.init_grpc_aio()
 
 _Access = TypeVar("_Access")
 MakeSuite: TypeAlias = Callable[..., Awaitable[SuiteDatabase]]
