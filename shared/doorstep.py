@@ -22,6 +22,9 @@ Options: TypeAlias = Sequence[tuple[str, Any]]
 
 # So many calls are taken at a time: to wake the event loop for each costs more than to refuse it.
 _TAKEN_AT_ONCE: Final = 16
+# So many wait untaken while the event loop is busy, at 15 KiB each. Beyond that gRPC answers CANCELLED by itself, which
+# says neither why nor when to come again, and which nobody retries: from 1,000 on, were it not told otherwise.
+_MOST_UNTAKEN: Final = 16_384
 _LEAVING: Final = Refusal(grpc.StatusCode.UNAVAILABLE, "This server is leaving.", ())
 
 
@@ -34,7 +37,9 @@ class Doorstep(cygrpc.AioServer):  # type: ignore[misc]  # for that
     def __init__(self, handler: grpc.GenericRpcHandler, judge: Judge, options: Options) -> None:
         """Must be made within the event loop that will serve."""
         self._loop = asyncio.get_running_loop()
-        super().__init__(self._loop, None, [handler], None, tuple(options), None)
+        waiting = ("max_pending_requests", "max_pending_requests_hard_limit")
+        limits = tuple((f"grpc.server.{name}", _MOST_UNTAKEN) for name in waiting)
+        super().__init__(self._loop, None, [handler], None, (*options, *limits), None)
         self._judge = judge
         self._taking: list[asyncio.Task[None]] = []
         self._admitted: deque[tuple[object, asyncio.Future[None]]] = deque()

@@ -100,6 +100,15 @@ async def test_every_call_that_may_come_in_is_answered() -> None:
     assert answers == [f"/test.Doors/M{n}".encode() for n in range(200)]
 
 
+async def test_thousands_of_calls_at_once_are_all_refused_with_a_reason() -> None:
+    """Also those that come before any of them has been taken: gRPC would answer CANCELLED to most."""
+    house = House(TOO_MANY)
+    async with open_house(house) as (_, ask):
+        refused = await asyncio.gather(*(ask(JUDGED) for _ in range(5_000)), return_exceptions=True)
+    codes = {each.code() if isinstance(each, grpc.aio.AioRpcError) else each for each in refused}
+    assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
 @pytest.mark.parametrize("refused", [None, TOO_MANY])
 async def test_callers_who_go_at_once_leave_the_door_as_it_was(refused: Refusal | None) -> None:
     """Whether they were to come in or not: whoever calls after them is answered."""
