@@ -64,7 +64,7 @@ class Settings:
             # broadcast and its end, so it is those with the critical lane that apply them.
             applies_reports=env.flag("DISPATCHER_REPORTS", default=Priority.CRITICAL in lanes),
             # From the announcement of an urgent broadcast to its inboxes, or thereabouts.
-            step_aside_s=env.seconds("DISPATCHER_STEP_ASIDE_S", 0.03, least=0.0, most=0.1),
+            step_aside_s=env.seconds("DISPATCHER_STEP_ASIDE_S", 0.05, least=0.0, most=0.1),
             planners_per_lane=env.integer("DISPATCHER_PLANNERS_PER_LANE", 4, least=1, most=64),
             plan=_plan_terms(env),
             lease=_lease_terms(env),
