@@ -11,7 +11,7 @@ from wedsync.broadcast.v1.events_pb2 import BroadcastDue, BroadcastStateChanged
 from services.sender.domain import State
 from services.sender.messages import state_of, time_of
 from services.sender.progress import Changes
-from services.sender.store import DispatchStore
+from services.sender.store import Conclusion, DispatchStore
 from shared.clock import Clock
 from shared.failpoints import declare, failpoint
 from shared.outbox import ClaimedEntry
@@ -26,8 +26,7 @@ _REPORTED: Final = frozenset({State.SENT, State.FAILED, State.EXPIRED})
 class StateConsumer:
     """Moves a broadcast to what was reported of it. Repetitions, and what comes late, change nothing.
 
-    A report that comes early, of a broadcast whose move to dispatching was lost in a crash, changes nothing either:
-    its outbox row stays, so the dispatcher is told of it again and repeats its report.
+    A dispatcher has something to report only after the move to dispatching, so one that a crash forgot is made up for.
     """
 
     def __init__(self, store: DispatchStore, changes: Changes, clock: Clock) -> None:
@@ -39,9 +38,7 @@ class StateConsumer:
         """Commit one report. Raises Poison for what is none."""
         event, state, at = self._read(delivery)
         await failpoint(BEFORE_COMMIT)
-        conclusion = await self._store.conclude(
-            event.broadcast_id, (State.DISPATCHING,), state, at, _reason(event, state)
-        )
+        conclusion = await self._conclude(event, state, at)
         await failpoint(AFTER_COMMIT)
         if conclusion is None:
             raise Poison("there is no such broadcast")
@@ -54,6 +51,17 @@ class StateConsumer:
             targeted=event.targeted,
         )
         self._changes.tell(event.broadcast_id)
+
+    async def _conclude(self, event: BroadcastStateChanged, state: State, at: datetime) -> Conclusion | None:
+        end = (event.broadcast_id, (State.DISPATCHING,), state, at, _reason(event, state))
+        conclusion = await self._store.conclude(*end)
+        if conclusion is None or conclusion.state is not State.PENDING:
+            return conclusion
+        # One that is being cancelled stays as it is: its cancel ends it.
+        if not await self._store.begin_dispatch(event.broadcast_id, None):
+            return conclusion
+        log.warning("forgotten_dispatch_begun", broadcast_id=event.broadcast_id)
+        return await self._store.conclude(*end)
 
     def _read(self, delivery: Delivery) -> tuple[BroadcastStateChanged, State, datetime]:
         try:

@@ -42,8 +42,8 @@ SELECT wedding_id FROM walls WHERE broadcast_id = $1 ORDER BY wedding_id;
 
 -- name: begin_dispatch
 -- The move to dispatching, once, with what the directory says of its wedding now; nothing when it is not pending any more or is
--- being cancelled. A crash of Postgres may forget it: then the outbox row, whose lease ends without a report, brings it here
--- again, so it need not wait for the disk.
+-- being cancelled. A crash of Postgres may forget it, so it need not wait for the disk: then the outbox row, whose lease ends
+-- without a report, brings it here again, or what is reported of it does.
 WITH hasty AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS setting
 )

@@ -71,17 +71,27 @@ async def test_first_end_stands(site: Site, late: str) -> None:
     assert await site.state(broadcast_id) == "sent"
 
 
-async def test_report_that_comes_early_waits_for_its_repetition(site: Site) -> None:
-    """A crash has forgotten the move to dispatching: the outbox row stays, so the dispatcher tells again."""
+@pytest.mark.parametrize("reported", ["sent", "failed", "expired"])
+async def test_report_makes_up_for_a_move_that_a_crash_forgot(site: Site, reported: str) -> None:
+    """Whoever reports has planned it, which the sender had agreed to; it repeats its report for ever, and no more."""
     _, admin = site.person("admin")
     broadcast_id = (await site.send(admin)).broadcast.broadcast_id
+    assert await site.state(broadcast_id) == "pending"
+    await site.report(broadcast_id, reported, "INTERNAL: broken." if reported == "failed" else "")
+    await until_state(site, broadcast_id, reported)
+    assert (await site.outbox(broadcast_id))[0] == "done"
+
+
+async def test_report_of_one_that_is_being_cancelled_leaves_it_to_its_cancel(site: Site) -> None:
+    """Also when its move to dispatching was forgotten: the cancel counts what had gone."""
+    _, admin = site.person("admin")
+    broadcast_id = (await site.send(admin)).broadcast.broadcast_id
+    await site.admin.execute(
+        "UPDATE sender.broadcasts SET cancel_requested_at = now() WHERE broadcast_id = $1", broadcast_id
+    )
     await site.report(broadcast_id, "sent")
     await settled(site)
-    assert await site.state(broadcast_id) == "pending"
-    assert (await site.outbox(broadcast_id))[0] in {"pending", "published"}
-    await site.plan(broadcast_id)
-    await site.report(broadcast_id, "sent")
-    await until_state(site, broadcast_id, "sent")
+    assert await site.state(broadcast_id) in {"pending", "cancelled"}
 
 
 async def test_nonsense_does_not_stop_what_follows(site: Site) -> None:
