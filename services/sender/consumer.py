@@ -26,7 +26,8 @@ _REPORTED: Final = frozenset({State.SENT, State.FAILED, State.EXPIRED})
 class StateConsumer:
     """Moves a broadcast to what was reported of it. Repetitions, and what comes late, change nothing.
 
-    A dispatcher has something to report only after the move to dispatching, so one that a crash forgot is made up for.
+    One that is still pending is moved on first: either a crash forgot that it had begun to be dispatched, or its
+    dispatcher never came as far as that and says that it failed.
     """
 
     def __init__(self, store: DispatchStore, changes: Changes, clock: Clock) -> None:
