@@ -14,6 +14,7 @@ from tests.chaos.callers import Callers
 from tests.chaos.cast import Cast, choose_cast
 from tests.chaos.changes import Changes
 from tests.chaos.echo import Echo
+from tests.chaos.ending import end
 from tests.chaos.faults import Faults
 from tests.chaos.reading import Lists, Record
 from tests.chaos.screens import Screens
@@ -54,8 +55,7 @@ async def working_on(site: Site, terms: Terms) -> AsyncIterator[Crew]:
             await crew.screens.until_open()
         yield crew
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end([watching])
         await crew.echo.close()
         await crew.callers.close()
         await crew.record.close()

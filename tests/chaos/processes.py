@@ -12,6 +12,7 @@ from typing import Final
 
 from stack.services import ServiceProcess, ServiceServer, Surroundings
 from tests.chaos.arming import Arming
+from tests.chaos.ending import end
 from tests.chaos.nursery import Nursery
 
 _RESTART_PAUSE_S: Final = 0.05
@@ -111,8 +112,7 @@ class KeptProcess:
     async def stop(self) -> None:
         """End it for good."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
         if self._running is not None:
             self._running.kill()
             await asyncio.to_thread(self._running.join, 5.0)

@@ -10,6 +10,7 @@ from random import Random
 from typing import Final
 
 from tests.chaos.crew import Crew
+from tests.chaos.ending import end
 from tests.chaos.site import Site
 from tests.chaos.terms import HEALING_LIMIT_S, RECOVERY_BOUND_S, SHORT_CALM_S, Terms
 
@@ -80,9 +81,7 @@ async def _loaded(crew: Crew, course: Course) -> AsyncIterator[asyncio.Task[None
             if task.done():
                 course.unfinished.append(f"{task.get_name()} broke off: {task.exception()!r}")
     finally:
-        for task in (sending, *others):
-            task.cancel()
-        await asyncio.gather(sending, *others, return_exceptions=True)
+        await end([sending, *others])
 
 
 async def _echoing(crew: Crew) -> None:
