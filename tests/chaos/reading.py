@@ -142,15 +142,21 @@ class Lists:
 
     async def ledgers(self, broadcast_ids: Sequence[str]) -> Mapping[str, Ledger]:
         """What the suite says of each broadcast, once no alert whose hold has ended just now is on its way."""
-        ledgers: dict[str, Ledger] = {}
-        asked, deadline = list(broadcast_ids), time.monotonic() + _ALERTED_S
-        while asked:
-            ledgers |= {each.broadcast_id: each for each in await asyncio.gather(*map(self._ledger, asked))}
+        ledgers = await self._ledgers(broadcast_ids)
+        # From here on: to ask for thousands of them has taken as long as an alert may.
+        deadline = time.monotonic() + _ALERTED_S
+        while asked := [
+            each for each in ledgers if ledgers[each].channels.get("realtime", {}).get("pending")
+        ]:
             if time.monotonic() > deadline:
                 break
-            asked = [each for each in asked if ledgers[each].channels.get("realtime", {}).get("pending")]
             await asyncio.sleep(_RETRY_S)
+            ledgers |= await self._ledgers(asked)
         return ledgers
+
+    async def _ledgers(self, broadcast_ids: Iterable[str]) -> dict[str, Ledger]:
+        found = await asyncio.gather(*map(self._ledger, broadcast_ids))
+        return {each.broadcast_id: each for each in found}
 
     async def _inbox(self, number: int) -> list[str]:
         found, token = [], ""
