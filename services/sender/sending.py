@@ -1,8 +1,9 @@
 """Takes broadcasts: rights, wall, audience, and the one transaction after which none can be lost."""
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -24,6 +25,7 @@ from shared.failpoints import declare, failpoint
 log = structlog.get_logger(__name__)
 
 SEND: Final = "SendBroadcast"
+_Found = TypeVar("_Found")
 BEFORE_COMMIT, AFTER_COMMIT = declare("sender.send.before_commit", "sender.send.after_commit")
 
 
@@ -67,8 +69,7 @@ class Sending:
         wall = wall_of(draft.targeting, draft.wedding_id)
         if not request.validate_only:
             self._require_room(draft)
-        caller = await self._sender(draft, wall)
-        count = await self._directory.count(draft.targeting, wall)
+        caller, count = await _both(self._sender(draft, wall), self._directory.count(draft.targeting, wall))
         now = self._clock.now()
         # Finding that out took a while, in which it may have expired.
         if late := list(expiry_violations(draft, now)):
@@ -85,11 +86,13 @@ class Sending:
         """Count what everybody meant by a valid request would get now."""
         draft = draft_to_preview(request)
         wall = wall_of(draft.targeting, draft.wedding_id)
-        await self._sender(draft, wall)
         broadcast_type = TYPES[draft.type]
         priority = draft.priority or broadcast_type.default_priority
         rules = rules_message(broadcast_type, priority, draft.wedding_id, wall)
-        return preview_message(await self._directory.forecast(draft.targeting, wall, rules), draft.expires_at)
+        _, forecast = await _both(
+            self._sender(draft, wall), self._directory.forecast(draft.targeting, wall, rules)
+        )
+        return preview_message(forecast, draft.expires_at)
 
     async def _sender(self, draft: Draft, wall: tuple[str, ...]) -> Caller:
         """The caller, who may send this type to this audience."""
@@ -121,6 +124,25 @@ class Sending:
         self._wake_relay()
         _log_accepted(broadcast)
         return response
+
+
+async def _both(allowed: Awaitable[Caller], found: Awaitable[_Found]) -> tuple[Caller, _Found]:
+    """Who may, and what was found meanwhile: the directory is asked for both at once, and answers them together.
+
+    A refusal waits for nothing else, so whoever may not learns nothing of what was found, not even how long it took.
+    """
+    finding = asyncio.ensure_future(found)
+    finding.add_done_callback(_look_at_error)
+    try:
+        return await allowed, await finding
+    finally:
+        finding.cancel()
+
+
+def _look_at_error(finding: "asyncio.Future[_Found]") -> None:
+    """When nobody waits for it any more, its error is nobody's."""
+    if not finding.cancelled():
+        finding.exception()
 
 
 def _response(broadcast: Broadcast, count: Count) -> sender_pb2.SendBroadcastResponse:
