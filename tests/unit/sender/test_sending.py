@@ -1,5 +1,6 @@
-"""What a send does with time that passes while it is being worked on."""
+"""What a send does with time that passes while it is being worked on, and what it does not wait for."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -15,7 +16,7 @@ from services.sender.rights import Caller
 from services.sender.sending import Sending
 from services.sender.store import CallStore
 from shared.clock import FixedClock
-from shared.errors import InvalidField
+from shared.errors import InvalidField, PermissionDenied
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -57,3 +58,36 @@ async def test_what_expires_while_its_audience_is_counted_is_refused_as_expired(
     with pytest.raises(InvalidField) as refused:
         await sending.send(request)
     assert [violation.field for violation in refused.value.violations] == ["expires_at"]
+
+
+class SilentDirectory:
+    """Says at once that the caller is nobody, and never whom a targeting means."""
+
+    async def caller(self, wall: object) -> Caller:
+        return Caller(Author("somebody", is_service=False), role="couple")
+
+    async def count(self, targeting: object, wall: object) -> Count:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody has said so")
+
+
+async def test_a_refusal_does_not_wait_for_the_audience() -> None:
+    """Whoever may not send learns nothing of whom it means, not even how long it takes to find out."""
+    request = SendBroadcastRequest(
+        type="feature.released",
+        title="News",
+        message="News.",
+        targeting=Targeting(everyone=True),
+        validate_only=True,
+    )
+    sending = Sending(
+        cast(CallStore, None),
+        cast(Replays, None),
+        cast(Directory, SilentDirectory()),
+        cast(Backlog, None),
+        FixedClock(NOW),
+        lambda: None,
+    )
+    async with asyncio.timeout(10):
+        with pytest.raises(PermissionDenied):
+            await sending.send(request)
