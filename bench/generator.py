@@ -16,7 +16,8 @@ from time import perf_counter
 from typing import Any, Final, Self
 
 import grpc
-import uvloop
+
+from shared import event_loop
 
 _CONNECTIONS: Final = 4
 _CALL_TIMEOUT_S: Final = 5.0
@@ -188,4 +189,4 @@ def _read(plan: Path) -> dict[str, Load]:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(_read(Path(sys.argv[1]))))
+    event_loop.run(serve(_read(Path(sys.argv[1]))))

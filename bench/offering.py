@@ -20,10 +20,10 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 import grpc
-import uvloop
 from google.rpc.status_pb2 import Status
 
 from bench import handover
+from shared import event_loop
 from shared.errors import from_rich_status
 
 _CONNECTIONS: Final = 4
@@ -214,4 +214,4 @@ def _read(path: Path) -> Work:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(_read(Path(sys.argv[1]))))
+    event_loop.run(serve(_read(Path(sys.argv[1]))))

@@ -20,7 +20,6 @@ from time import monotonic
 from typing import Any, Final, Self
 
 import grpc
-import uvloop
 from google.rpc.status_pb2 import Status
 from wedsync.broadcast.v1.inbox_pb2 import (
     ConnectInboxesRequest,
@@ -31,6 +30,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
 from bench import handover
+from shared import event_loop
 from shared.errors import ServiceError, SlowReader, from_rich_status
 
 _AT_FIRST: Final = 64
@@ -249,4 +249,4 @@ def _read(path: Path) -> Crowd:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(_read(Path(sys.argv[1]))))
+    event_loop.run(serve(_read(Path(sys.argv[1]))))

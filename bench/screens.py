@@ -16,7 +16,6 @@ from time import monotonic
 from typing import Any, Final, Self
 
 import grpc
-import uvloop
 from wedsync.broadcast.v1.inbox_pb2 import (
     ConnectInboxesRequest,
     ConnectInboxesResponse,
@@ -25,6 +24,8 @@ from wedsync.broadcast.v1.inbox_pb2 import (
     WatchInboxResponse,
 )
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
+
+from shared import event_loop
 
 _OPENING_AT_ONCE: Final = 64
 _SHOWN_WITHIN_S: Final = 20.0
@@ -194,4 +195,4 @@ def _read(path: Path) -> Plan:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(_read(Path(sys.argv[1]))))
+    event_loop.run(serve(_read(Path(sys.argv[1]))))

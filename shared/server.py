@@ -13,11 +13,10 @@ from typing import Any, NoReturn, Self, TypeVar, cast
 
 import grpc
 import structlog
-import uvloop
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from shared import loopback
+from shared import event_loop, loopback
 from shared.calls import CallLimits
 from shared.doorstep import Doorstep
 from shared.drain import DrainStep
@@ -183,7 +182,7 @@ def run_service(main: Callable[[], Awaitable[int]]) -> NoReturn:
         return await main()
 
     try:
-        code = uvloop.run(run())
+        code = event_loop.run(run())
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         code = _BAD_SETTINGS
