@@ -17,6 +17,7 @@ import structlog
 
 from shared.errors import TooManyCalls, TooManyStreams
 from shared.metrics import RPC_REFUSED, RPC_SHED_SHARE
+from shared.shedding import TICK_S, Shedding
 from shared.turns import RETRY_S, Turns
 
 log = structlog.get_logger(__name__)
@@ -26,17 +27,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Probe: TypeAlias = Callable[[], Awaitable[object]]
 
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
-_TICK_S: Final = 0.05
-# What a call may wait before it is worked on, and for how long it may be more before anybody is refused.
-_TARGET_S: Final = 0.2
-_PATIENCE_S: Final = 0.5
-# How the share that is refused follows the wait, a tick: by its distance from the target, and by its change. The two
-# factors are those of PIE (RFC 8033) for this tick and target, doubled, because here a queue can grow fast.
-_BY_DISTANCE: Final = 0.02
-_BY_CHANGE: Final = 0.05
-_LARGEST_SHARE: Final = 0.98
-# A tick without much of a wait takes this much of it away, so that a burst which is over is forgotten in a second.
-_EASING: Final = 0.95
 # Fewer calls than that in a tick need nobody to watch their wait.
 _FEW: Final = 2
 _QUIET_TICKS: Final = 20
@@ -86,10 +76,12 @@ class CallDoor:
         self._arrived = 0
         self._refused = 0
         self._credit = 0.0
-        self._above_since: float | None = None
-        self._previous_s = 0.0
-        self.share = 0.0
+        self._shedding = Shedding()
+
+    @property
+    def share(self) -> float:
         """The part of the calls that is refused now."""
+        return self._shedding.share
 
     def measure_by(self, probe: Probe) -> None:
         """From now on `probe` tells what a call waits inside gRPC."""
@@ -100,9 +92,10 @@ class CallDoor:
         self._arrived += 1
         if self._controlling is None:
             self._controlling = asyncio.create_task(self._control(), name="admission")
-        if not self.share:
+        share = self._shedding.share
+        if not share:
             return None
-        self._credit += 1 - self.share
+        self._credit += 1 - share
         if self._credit >= 1:
             self._credit -= 1
             return None
@@ -122,16 +115,17 @@ class CallDoor:
         quiet_ticks = told = 0
         try:
             while quiet_ticks < _QUIET_TICKS or self.share:
-                await asyncio.sleep(_TICK_S)
+                await asyncio.sleep(TICK_S)
                 arrived, self._arrived = self._arrived, 0
                 quiet_ticks = 0 if arrived >= _FEW else quiet_ticks + 1
                 now = time.monotonic()
                 if arrived >= _FEW or self.share:
                     self._begin_probe(now)
                 self._turns.refuse_late(now)
-                self._adjust(now, self._wait_s(now))
+                self._shedding.follow(now, self._wait_s(now))
+                RPC_SHED_SHARE.set(self.share)
                 told += 1
-                if self._refused and told * _TICK_S >= 1:
+                if self._refused and told * TICK_S >= 1:
                     self._tell()
                     told = 0
         finally:
@@ -143,22 +137,6 @@ class CallDoor:
         """What a call waits that comes now, at least."""
         under_way_s = now - self._probe_started if self._probing is not None else 0.0
         return max(self._probed_s, under_way_s, self._turns.oldest_wait_s(now))
-
-    def _adjust(self, now: float, wait_s: float) -> None:
-        change = (wait_s - self._previous_s) / _TARGET_S
-        self._previous_s = wait_s
-        if wait_s <= _TARGET_S:
-            self._above_since = None
-        elif self._above_since is None:
-            self._above_since = now
-        # A moment without the processor is no overload.
-        is_standing = self._above_since is not None and now - self._above_since >= _PATIENCE_S
-        if self.share or is_standing:
-            distance = min((wait_s - _TARGET_S) / _TARGET_S, 5.0)
-            step = _BY_DISTANCE * distance + _BY_CHANGE * max(-2.0, min(change, 2.0))
-            eased = self.share * _EASING if wait_s < _TARGET_S / 2 else self.share
-            self.share = max(0.0, min(eased + step, _LARGEST_SHARE))
-            RPC_SHED_SHARE.set(self.share)
 
     def _begin_probe(self, now: float) -> None:
         if self._probe is not None and self._probing is None:
@@ -179,7 +157,7 @@ class CallDoor:
     def _tell(self) -> None:
         refused, self._refused = self._refused, 0
         RPC_REFUSED.labels("call").inc(refused)
-        wait_ms = round(self._previous_s * 1e3, 1)
+        wait_ms = round(self._shedding.wait_s * 1e3, 1)
         log.warning("calls_refused", calls=refused, share=round(self.share, 3), wait_ms=wait_ms)
 
 
