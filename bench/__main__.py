@@ -28,6 +28,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "stalled": stalled.run,
 }
 
+_WIDTH: Final = 200
+
 
 def main() -> int:
     """Runs the scenarios named, or all; the exit code."""
@@ -36,7 +38,9 @@ def main() -> int:
     chosen = parser.parse_args().scenario or list(SCENARIOS)
     if unknown := [name for name in chosen if name not in SCENARIOS]:
         parser.error(f"there is no scenario {', '.join(unknown)}: name any of {', '.join(SCENARIOS)}")
-    console, full = Console(highlight=False), os.environ.get("FULL") == "1"
+    # In a file a table has all the room that it needs.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    full = os.environ.get("FULL") == "1"
     results = [_run(SCENARIOS[name], full, console) for name in chosen]
     broken = [bound for result in results for bound in result.bounds if not bound.is_met]
     if broken:
