@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Self, TypeVar, cast
+from typing import Any, Final, NoReturn, Self, TypeVar, cast
 
 import grpc
 import structlog
@@ -32,6 +32,10 @@ from shared.tls import Transport
 from shared.validation import Rules
 
 log = structlog.get_logger(__name__)
+
+# gRPC dies of a segmentation fault when the grace of one `stop` ends just as another has ended everything, which two
+# that have the same time do now and then: so only one of them ever ends anything.
+_NEVER_S: Final = 3_600.0
 
 _Servicer = TypeVar("_Servicer")
 # What sysexits.h calls EX_CONFIG: a supervisor need not try again before somebody has changed something.
@@ -134,7 +138,7 @@ class GrpcServer:
         """The step that refuses new calls, lets those that run finish, and ends what is left after `finish_s`."""
 
         async def run() -> None:
-            stopping = asyncio.create_task(self._server.stop(self._settings.finish_s))
+            stopping = asyncio.create_task(self._server.stop(_NEVER_S))
             # Health watchers never finish of themselves; only the edge's calls are worth waiting for.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._edge.traffic.wait_until_idle(), self._settings.finish_s)

@@ -158,6 +158,37 @@ async def test_call_that_does_not_end_is_ended(tmp_path: Path) -> None:
             await running
 
 
+async def test_only_one_of_two_endings_ends_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC crashes where the grace of one ends just as another is done: the server keeps the time by itself."""
+    graces: list[float | None] = []
+    stop = grpc.aio._server.Server.stop
+
+    async def recorded(server: grpc.aio._server.Server, grace: float | None) -> None:
+        graces.append(grace)
+        await stop(server, grace)
+
+    async with serving(tmp_path) as edge:
+        entered = asyncio.Event()
+
+        async def count() -> Counted:
+            entered.set()
+            await asyncio.Event().wait()
+            return Counted()
+
+        edge.inbox.count = count
+        running = asyncio.ensure_future(edge.stub.GetUnreadCount(ASK, metadata=edge.as_person(), timeout=60))
+        await entered.wait()
+        with monkeypatch.context() as patched:
+            patched.setattr(grpc.aio._server.Server, "stop", recorded)
+            await edge.server.finish_calls().run()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await running
+    first, last = graces
+    assert last is None
+    assert first is not None
+    assert first > 600
+
+
 A_MAIN = """
 import os
 from shared import logging
