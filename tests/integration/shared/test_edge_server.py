@@ -140,19 +140,25 @@ async def test_calls_that_run_are_finished(tmp_path: Path) -> None:
             await edge.stub.GetUnreadCount(ASK, metadata=edge.as_person())
 
 
+async def call_without_end(edge: Edge) -> "asyncio.Future[Counted]":
+    """A call that is being worked on, and that nothing but the server's end will end."""
+    entered = asyncio.Event()
+
+    async def count() -> Counted:
+        entered.set()
+        await asyncio.Event().wait()
+        return Counted()
+
+    edge.inbox.count = count
+    running = asyncio.ensure_future(edge.stub.GetUnreadCount(ASK, metadata=edge.as_person(), timeout=60))
+    await entered.wait()
+    return running
+
+
 async def test_call_that_does_not_end_is_ended(tmp_path: Path) -> None:
     """Past the time for finishing, what still runs is cut off and the process can go."""
     async with serving(tmp_path) as edge:
-        entered = asyncio.Event()
-
-        async def count() -> Counted:
-            entered.set()
-            await asyncio.Event().wait()
-            return Counted()
-
-        edge.inbox.count = count
-        running = asyncio.ensure_future(edge.stub.GetUnreadCount(ASK, metadata=edge.as_person(), timeout=60))
-        await entered.wait()
+        running = await call_without_end(edge)
         await edge.server.finish_calls().run()
         with pytest.raises(grpc.aio.AioRpcError):
             await running
@@ -168,16 +174,7 @@ async def test_only_one_of_two_endings_ends_anything(tmp_path: Path, monkeypatch
         await stop(server, grace)
 
     async with serving(tmp_path) as edge:
-        entered = asyncio.Event()
-
-        async def count() -> Counted:
-            entered.set()
-            await asyncio.Event().wait()
-            return Counted()
-
-        edge.inbox.count = count
-        running = asyncio.ensure_future(edge.stub.GetUnreadCount(ASK, metadata=edge.as_person(), timeout=60))
-        await entered.wait()
+        running = await call_without_end(edge)
         with monkeypatch.context() as patched:
             patched.setattr(grpc.aio._server.Server, "stop", recorded)
             await edge.server.finish_calls().run()
