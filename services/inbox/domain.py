@@ -1,9 +1,7 @@
 """The rules of an inbox, without I/O: what an item is, how it is searched, what pages and places are called."""
 
-import hashlib
 import re
 import unicodedata
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -11,8 +9,9 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from shared import opaque
 from shared.audience import CHUNK_BLOCKS, CHUNK_MEMBERS, Audience
-from shared.errors import InvalidCursor, InvalidPageToken
+from shared.errors import InvalidCursor
 
 EVERYBODY: Final = UUID(int=0)
 """The wedding of what is about none: everybody is on its team."""
@@ -26,10 +25,8 @@ LARGEST_PAGE: Final = 100
 _WORD: Final = re.compile(r"\w+")
 # A lexeme of Postgres is at most 2,046 bytes, and a character at most 4.
 _LONGEST_WORD: Final = 500
-_VERSION: Final = 1
 _POSITION_BYTES: Final = 8
 _LAST_POSITION: Final = 2**63 - 1
-_DIGEST_BYTES: Final = 12
 
 
 class ArrivalKind(StrEnum):
@@ -246,31 +243,27 @@ def words_of(texts: Iterable[str]) -> list[str]:
 
 def write_page_token(below: int, recipient_number: int, wanted: Filter) -> str:
     """The name of the page that follows position `below`, good for this recipient and filter only."""
-    position = below.to_bytes(_POSITION_BYTES)
-    return _encode(position + _digest(position, recipient_number, wanted))
+    return opaque.write_page_token(below.to_bytes(_POSITION_BYTES), _query(recipient_number, wanted))
 
 
 def read_page_token(token: str, recipient_number: int, wanted: Filter) -> int:
     """The position that a token names. Raises InvalidPageToken for one that this query did not give."""
-    try:
-        raw = _decode(token)
-    except ValueError as error:
-        raise InvalidPageToken from error
-    below = int.from_bytes(raw[:_POSITION_BYTES])
-    if below > _LAST_POSITION or token != write_page_token(below, recipient_number, wanted):
-        raise InvalidPageToken
+    place = opaque.read_page_token(token, _query(recipient_number, wanted))
+    below = int.from_bytes(place)
+    if len(place) != _POSITION_BYTES or below > _LAST_POSITION:
+        raise opaque.refused_page_token()
     return below
 
 
 def write_cursor(position: int, log_identity: UUID) -> str:
     """The name of a place in a log, from which a stream can go on."""
-    return _encode(position.to_bytes(_POSITION_BYTES) + log_identity.bytes[:_POSITION_BYTES])
+    return opaque.encode(position.to_bytes(_POSITION_BYTES) + log_identity.bytes[:_POSITION_BYTES])
 
 
 def read_cursor(cursor: str, log_identity: UUID) -> int:
     """The place that a cursor names. Raises InvalidCursor for one that is none of this log's."""
     try:
-        raw = _decode(cursor)
+        raw = opaque.decode(cursor)
     except ValueError as error:
         raise InvalidCursor from error
     position = int.from_bytes(raw[:_POSITION_BYTES])
@@ -279,18 +272,5 @@ def read_cursor(cursor: str, log_identity: UUID) -> int:
     return position
 
 
-def _digest(position: bytes, recipient_number: int, wanted: Filter) -> bytes:
-    owner = recipient_number.to_bytes(_POSITION_BYTES)
-    return hashlib.blake2b(position + owner + wanted.fingerprint(), digest_size=_DIGEST_BYTES).digest()
-
-
-def _encode(raw: bytes) -> str:
-    return urlsafe_b64encode(bytes([_VERSION]) + raw).decode().rstrip("=")
-
-
-def _decode(text: str) -> bytes:
-    """What `_encode` was given; ValueError when it did not make this text."""
-    raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-    if not raw or raw[0] != _VERSION or _encode(raw[1:]) != text:
-        raise ValueError("not a token of ours")
-    return raw[1:]
+def _query(recipient_number: int, wanted: Filter) -> bytes:
+    return recipient_number.to_bytes(_POSITION_BYTES) + wanted.fingerprint()
