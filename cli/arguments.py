@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, time
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.interval_pb2 import Interval
 from google.type.timeofday_pb2 import TimeOfDay
-from wedsync.broadcast.v1.common_pb2 import Channel, Priority
+from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, Priority
 
 from cli.exits import ExitCode, Failure
 
@@ -17,6 +18,18 @@ def parse_priority(name: str) -> "Priority.ValueType":
         return Priority.Value(f"PRIORITY_{name.upper()}")
     except ValueError as error:
         raise Failure("--priority must be critical, high, normal or low.", ExitCode.USAGE) from error
+
+
+def parse_state(name: str) -> "BroadcastState.ValueType":
+    """A broadcast's state by its word."""
+    words = {
+        word.removeprefix("BROADCAST_STATE_").lower(): state
+        for word, state in BroadcastState.items()
+        if state
+    }
+    if name.lower() not in words:
+        raise Failure(f"--state must be one of {', '.join(words)}.", ExitCode.USAGE)
+    return words[name.lower()]
 
 
 def parse_channel(name: str) -> "Channel.ValueType":
@@ -40,6 +53,13 @@ def parse_time(option: str, text: str) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
+
+
+def parse_interval(since_option: str, since: str, until_option: str, until: str) -> Interval | None:
+    """A time from one moment up to another; None when neither is given."""
+    if not since and not until:
+        return None
+    return Interval(start_time=parse_time(since_option, since), end_time=parse_time(until_option, until))
 
 
 def parse_time_of_day(option: str, text: str) -> TimeOfDay:

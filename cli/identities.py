@@ -21,6 +21,11 @@ def resolve_id(name: str) -> str:
     return str(demo_id(name))
 
 
+def resolve_author(name: str) -> str:
+    """The user id of somebody of the demo; any other name as it is, because service accounts are called by theirs."""
+    return resolve_id(name) if name in {member.name for member in CAST} else name
+
+
 def token_for_person(name: str) -> str:
     """A development token for a person, made with the key in `.stack`."""
     return _mint().mint_user_token(UUID(resolve_id(name)))

@@ -76,8 +76,7 @@ def list_items(
         return
     print_items(list(answer.items))
     output.console.print(f"{answer.unread_count} unread, {answer.total_count} in this list")
-    if answer.next_page_token:
-        output.console.print(f"More: --page-token {answer.next_page_token}", soft_wrap=True)
+    output.more(answer.next_page_token)
 
 
 @app.command()

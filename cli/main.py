@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import admin, broadcasts, demo, directory, inbox, output, preferences, tokens
+from cli import admin, broadcasts, demo, directory, inbox, output, preferences, reports, tokens
 from cli.exits import ExitCode, Failure
 from cli.settings import load
 
@@ -15,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 broadcasts.register(app)
+reports.register(app)
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(preferences.app, name="prefs")
 app.add_typer(directory.app, name="directory")

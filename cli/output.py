@@ -58,6 +58,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
         console.print(grid)
 
 
+def more(next_page_token: str) -> None:
+    """How to get the next page, if there is one; on one line, to be copied."""
+    if next_page_token:
+        console.print(f"More: --page-token {next_page_token}", soft_wrap=True)
+
+
 def facts(pairs: Iterable[tuple[str, str | Text]]) -> None:
     """Names and values, a line each."""
     grid = Table.grid(padding=(0, 2))

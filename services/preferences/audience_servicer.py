@@ -87,7 +87,10 @@ class AudienceServicer(AudienceServiceServicer):
         self, request: audience_pb2.CheckWeddingAccessRequest, context: object
     ) -> audience_pb2.CheckWeddingAccessResponse:
         user_id = UUID(request.user_id) if request.user_id else None
-        return access_message(await self._audiences.access(user_id, to_uuids(request.wedding_ids)))
+        access = await self._audiences.access(
+            user_id, to_uuids(request.wedding_ids), all_teams=request.all_teams
+        )
+        return access_message(access)
 
     @override
     async def LookupRecipients(

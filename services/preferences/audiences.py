@@ -154,17 +154,20 @@ class Audiences:
         slices = decide(question.rules, members, view, now, question.channels)
         return Decision(Count(len(members), 0, index.version), now, slices)
 
-    async def access(self, user_id: UUID | None, wedding_ids: Iterable[UUID]) -> Access:
-        """Who a user is, and where they belong; the weddings in the order asked, without repeats."""
+    async def access(
+        self, user_id: UUID | None, wedding_ids: Iterable[UUID], *, all_teams: bool = False
+    ) -> Access:
+        """Who a user is, and where they belong; the weddings in the order asked, without repeats.
+
+        With `all_teams` the others on whose team they are follow.
+        """
         index = await self._keeper.current()
         numbers = await self._keeper.numbers_of([user_id], index) if user_id is not None else {}
         number = next(iter(numbers.values()), None)
-        weddings = {
-            wedding_id: WeddingAccess(
-                index.wedding(wedding_id), number is not None and number in index.team([wedding_id])
-            )
-            for wedding_id in wedding_ids
-        }
+        own = await self._keeper.weddings_of(number) if all_teams and number is not None else []
+        named = {wedding_id: _wedding_access(index, wedding_id, number) for wedding_id in wedding_ids}
+        others = {each: _wedding_access(index, each, number) for each in own if each not in named}
+        weddings = named | {each: found for each, found in others.items() if found.on_team}
         return Access(number, index.role_of(number) if number is not None else None, weddings)
 
     async def lookup(self, user_ids: Collection[UUID], wedding_ids: Iterable[UUID]) -> Lookup:
@@ -184,6 +187,10 @@ class Audiences:
         _check(targeting)
         index = await self._keeper.current()
         return index, await self._keeper.numbers_of(set(targeting.user_ids), index)
+
+
+def _wedding_access(index: SetIndex, wedding_id: UUID, number: int | None) -> WeddingAccess:
+    return WeddingAccess(index.wedding(wedding_id), number is not None and number in index.team([wedding_id]))
 
 
 def _check(targeting: Targeting) -> None:

@@ -115,6 +115,10 @@ class IndexKeeper:
             return numbers
         return {user_id: number for user_id, number in numbers.items() if number in known}
 
+    async def weddings_of(self, number: int) -> list[UUID]:
+        """The weddings on whose team somebody is: at least those that the index says, and perhaps newer ones."""
+        return await self._store.list_weddings_of(number)
+
     async def role_of(self, user_id: UUID) -> str | None:
         """The role of a user at this call; None for those whom the directory does not know."""
         index = await self.current()

@@ -14,10 +14,11 @@ SELECT save_preferences(
 ) AS version;
 
 -- name: list_own_weddings
--- How far the caller's wedding filters may reach; the policy leaves only what is theirs.
+-- Where somebody belongs: how far their own wedding filters may reach, and what they are shown of others' broadcasts.
 SELECT wedding_id
 FROM team_members
-WHERE recipient_number = $1;
+WHERE recipient_number = $1
+ORDER BY wedding_id;
 
 -- name: find_recipient
 -- An entry of the directory, as far as the caller may see it.

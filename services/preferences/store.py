@@ -101,6 +101,11 @@ class IndexStore:
         """The numbers of those of these users whom the directory knows; not of those who are erased."""
         return await _find_numbers(self._database, user_ids)
 
+    async def list_weddings_of(self, number: int) -> list[UUID]:
+        """The weddings on whose team somebody is."""
+        rows = await self._database.fetch(_QUERIES["list_own_weddings"], number)
+        return [row["wedding_id"] for row in rows]
+
     async def find_last_number(self) -> int:
         """The highest recipient number; 0 when there is nobody."""
         return int(await self._database.fetchval(_QUERIES["find_last_number"]))

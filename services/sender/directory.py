@@ -51,6 +51,11 @@ class Directory:
             return Caller(author, current_role(), identity.scopes)
         return await self._ask(author, identity.scopes, weddings)
 
+    async def caller_on_teams(self) -> Caller:
+        """The same with every wedding on whose team they are."""
+        identity = current_identity()
+        return await self._ask(author_of(identity), identity.scopes, (), all_teams=True)
+
     async def caller_now(self, weddings: Sequence[str]) -> Caller:
         """The same for a stream, which may outlive the role that its caller had when it was opened."""
         identity = current_identity()
@@ -85,13 +90,19 @@ class Directory:
             slices.extend(answer.slices)
         return Forecast(count, tuple(slices))
 
-    async def _ask(self, author: Author, scopes: frozenset[str], weddings: Sequence[str]) -> Caller:
-        answer = await self._check("" if author.is_service else author.name, weddings)
+    async def _ask(
+        self, author: Author, scopes: frozenset[str], weddings: Sequence[str], *, all_teams: bool = False
+    ) -> Caller:
+        answer = await self._check("" if author.is_service else author.name, weddings, all_teams=all_teams)
         role = answer.role if answer.known else None
         return Caller(author, role, scopes, tuple(map(_wedding_access, answer.weddings)))
 
-    async def _check(self, user_id: str, weddings: Sequence[str]) -> audience_pb2.CheckWeddingAccessResponse:
-        request = audience_pb2.CheckWeddingAccessRequest(user_id=user_id, wedding_ids=weddings)
+    async def _check(
+        self, user_id: str, weddings: Sequence[str], *, all_teams: bool = False
+    ) -> audience_pb2.CheckWeddingAccessResponse:
+        request = audience_pb2.CheckWeddingAccessRequest(
+            user_id=user_id, wedding_ids=weddings, all_teams=all_teams
+        )
         return await self._audience.CheckWeddingAccess(request)
 
 

@@ -15,6 +15,7 @@ from services.sender.cancelling import CancelFinisher, Cancelling, Stopping
 from services.sender.config import Settings
 from services.sender.consumer import StateConsumer, bury, encode_due
 from services.sender.directory import AUDIENCE_SERVICE, Directory
+from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import DISPATCHER_SERVICE, INBOX_SERVICE, Changes, Progress
 from services.sender.replays import Replays
@@ -105,7 +106,7 @@ async def start(settings: Settings) -> RunningSender:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_SenderServiceServicer_to_server,
-        servicer.SenderServicer(sending, cancelling, progress, orders),
+        servicer.SenderServicer(sending, cancelling, progress, orders, Listing(store, directory)),
         servicer.RIGHTS,
         servicer.replays(sending, cancelling),
         servicer.rules(sending),

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Final
+from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.date_pb2 import Date
+from google.type.interval_pb2 import Interval
 from wedsync.broadcast.v1 import audience_pb2, common_pb2, events_pb2, sender_pb2
 
 from services.sender.domain import (
@@ -19,6 +21,7 @@ from services.sender.domain import (
     Targeting,
     Wedding,
 )
+from services.sender.filters import Filter, Period
 from services.sender.rules import Draft
 
 CATEGORIES: Final = {each: common_pb2.Category.Value(f"CATEGORY_{each.name}") for each in Category}
@@ -54,6 +57,34 @@ def draft_to_preview(request: sender_pb2.PreviewAudienceRequest) -> Draft:
         targeting=targeting_of(request.targeting),
         wedding_id=request.wedding_id.lower() or None,
         expires_at=time_of(request.expires_at) if request.HasField("expires_at") else None,
+    )
+
+
+def filter_of(request: sender_pb2.ListBroadcastsRequest) -> Filter:
+    """Which broadcasts a caller asks for. The order of what is listed makes no difference."""
+    return Filter(
+        states=tuple(sorted({_STATES_TOLD[each] for each in request.states})),
+        type=request.type,
+        priorities=tuple(sorted({_PRIORITIES_TOLD[each] for each in request.priorities})),
+        created_by=author_name(request.created_by),
+        wedding_id=request.wedding_id.lower() or None,
+        created=_period(request.create_time),
+        due=_period(request.scheduled_for),
+    )
+
+
+def author_name(text: str) -> str:
+    """An author's name as it is kept: the ids of people in lower case, the names of service accounts as they are."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return text
+
+
+def _period(message: Interval) -> Period:
+    return Period(
+        time_of(message.start_time) if message.HasField("start_time") else None,
+        time_of(message.end_time) if message.HasField("end_time") else None,
     )
 
 

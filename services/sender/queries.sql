@@ -26,6 +26,15 @@ SELECT
     cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
 FROM read_broadcast($1, $2, $3, $4);
 
+-- name: list_visible_broadcasts
+-- The same for many, newest first, with every filter applied here, so that a page is full.
+SELECT
+    broadcast_id, type, priority, title, message, action_label, action_url,
+    everyone, user_ids, roles, tiers, segment_ids, wedding_ids, wedding_id, couple_name, wedding_date,
+    scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state::text AS state, sent_at, failed_at, error,
+    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
+FROM list_broadcasts($1, $2, $3, $4::text[]::broadcast_state[], $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+
 -- name: find_broadcast
 -- For the suite itself, which carries any broadcast through its states.
 SELECT

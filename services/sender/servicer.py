@@ -8,6 +8,7 @@ from wedsync.broadcast.v1 import sender_pb2
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
 
 from services.sender.cancelling import CANCEL, Cancelling
+from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
 from services.sender.rights import ADMIN, COORDINATOR, READ_SCOPE, SEND_SCOPE
@@ -52,11 +53,19 @@ def rules(sending: Sending) -> dict[str, Rules]:
 class SenderServicer(SenderServiceServicer):
     """Each method is the part of the sender that does it; those that are missing answer UNIMPLEMENTED."""
 
-    def __init__(self, sending: Sending, cancelling: Cancelling, progress: Progress, orders: Orders) -> None:
+    def __init__(
+        self,
+        sending: Sending,
+        cancelling: Cancelling,
+        progress: Progress,
+        orders: Orders,
+        listing: Listing,
+    ) -> None:
         self._sending = sending
         self._cancelling = cancelling
         self._progress = progress
         self._orders = orders
+        self._listing = listing
 
     @override
     async def SendBroadcast(
@@ -81,6 +90,12 @@ class SenderServicer(SenderServiceServicer):
         self, request: sender_pb2.GetBroadcastRequest, context: object
     ) -> sender_pb2.GetBroadcastResponse:
         return await self._progress.get(request.broadcast_id.lower())
+
+    @override
+    async def ListBroadcasts(
+        self, request: sender_pb2.ListBroadcastsRequest, context: object
+    ) -> sender_pb2.ListBroadcastsResponse:
+        return await self._listing.list(request)
 
     @override
     async def WatchBroadcast(

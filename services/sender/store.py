@@ -19,6 +19,7 @@ from services.sender.domain import (
     Wedding,
     states_before,
 )
+from services.sender.filters import Filter, Place
 from services.sender.messages import due_payload
 from services.sender.rights import Caller
 from shared.database import Database, Row
@@ -121,6 +122,30 @@ class CallStore:
             broadcast_id,
         )
         return None if row is None else _broadcast(row)
+
+    async def list_visible(
+        self, caller: Caller, wanted: Filter, after: Place | None, count: int
+    ) -> list[Broadcast]:
+        """Up to `count` broadcasts that are this caller's to see, newest first, from the one that follows `after`."""
+        rows = await self._database.fetch(
+            _QUERIES["list_visible_broadcasts"],
+            caller.author.name,
+            caller.reads_all,
+            caller.team_weddings,
+            wanted.states or None,
+            wanted.types,
+            wanted.priorities or None,
+            wanted.created_by or None,
+            wanted.wedding_id,
+            wanted.created.start,
+            wanted.created.end,
+            wanted.due.start,
+            wanted.due.end,
+            after and after.created_at,
+            after and after.broadcast_id,
+            count,
+        )
+        return [_broadcast(row) for row in rows]
 
     async def request_cancel(self, caller: Caller, broadcast_id: str, reason: str, *, retract: bool) -> bool:
         """Note that a broadcast is to be stopped; False when it is not the caller's to stop, or has ended otherwise."""

@@ -253,6 +253,25 @@ async def test_access_says_who_and_where(site: Site) -> None:
     ]
 
 
+async def test_access_on_all_teams_says_where_somebody_belongs(site: Site) -> None:
+    """What was asked comes first; then every other wedding on whose team they are at that moment, and no other."""
+    person, colleague = await site.someone(role="coordinator"), await site.someone()
+    first, second = await site.wedding(person, colleague), await site.wedding(person)
+    other = await site.wedding(colleague)
+
+    async def weddings(*asked: str, user_id: str = person.user_id) -> list[tuple[str, bool]]:
+        request = audience_pb2.CheckWeddingAccessRequest(user_id=user_id, wedding_ids=asked, all_teams=True)
+        access = await site.audience.CheckWeddingAccess(request, metadata=site.service("internal"))
+        return [(each.wedding_id, each.on_team) for each in access.weddings]
+
+    assert await weddings() == sorted([(first, True), (second, True)])
+    assert await weddings(other, second) == [(other, False), (second, True), (first, True)]
+    await site.set_team(first, colleague)
+    assert await weddings() == [(second, True)]
+    assert await weddings(other, user_id=str(uuid4())) == [(other, False)]
+    assert await weddings(user_id="") == []
+
+
 async def test_a_stranger_is_not_known(site: Site) -> None:
     """No number, no role, on no team."""
     wedding_id = await site.wedding(await site.someone())

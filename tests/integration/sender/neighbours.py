@@ -54,10 +54,12 @@ class Preferences(AudienceServiceServicer):
     ) -> audience_pb2.CheckWeddingAccessResponse:
         await self._enter("CheckWeddingAccess", context)
         user_id = request.user_id
+        own = [each for each, wedding in self.weddings.items() if user_id in wedding.team]
+        asked = dict.fromkeys([*request.wedding_ids, *(own if request.all_teams else ())])
         return audience_pb2.CheckWeddingAccessResponse(
             known=user_id in self.people,
             role=self.people.get(user_id, ""),
-            weddings=[self._access(user_id, each) for each in dict.fromkeys(request.wedding_ids)],
+            weddings=[self._access(user_id, each) for each in asked],
         )
 
     async def CountAudience(

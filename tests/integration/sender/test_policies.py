@@ -1,6 +1,6 @@
 """What each login sees of the sender's tables: by whom its transaction names, policy by policy."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -38,6 +38,18 @@ class Tables:
         """The broadcasts that a login sees."""
         async with self.role(role, **settings) as connection:
             rows = await connection.fetch("SELECT broadcast_id FROM broadcasts")
+        return {row["broadcast_id"] for row in rows} & {OWN, TEAMS, FOREIGN}
+
+    async def listed(self, caller: str, reads_all: bool = False, weddings: Sequence[UUID] = ()) -> set[UUID]:
+        """The broadcasts that a call lists, whose service says this of its caller."""
+        nothing = ", ".join(["NULL"] * 11)
+        async with self.role("sender_api") as connection:
+            rows = await connection.fetch(
+                f"SELECT broadcast_id FROM list_broadcasts($1, $2, $3, {nothing}, 100)",  # noqa: S608
+                caller,
+                reads_all,
+                weddings,
+            )
         return {row["broadcast_id"] for row in rows} & {OWN, TEAMS, FOREIGN}
 
     async def stoppable(self, **settings: str) -> set[UUID]:
@@ -121,6 +133,21 @@ async def test_coordinator_sees_what_is_about_own_weddings(tables: Tables) -> No
     assert await tables.visible(caller=ME, weddings="{}") == {OWN}
     await tables.drop("read_about_own_weddings", "broadcasts")
     assert await tables.visible(caller=ME, weddings=f"{{{WEDDING}}}") == {OWN}
+
+
+async def test_lists_are_bound_by_the_same_policies(tables: Tables) -> None:
+    """What a list asks for decides only where it looks; without its policy, nothing is there."""
+    assert await tables.listed("") == set()
+    assert await tables.listed(ME) == {OWN}
+    assert await tables.listed(ME, weddings=[WEDDING, uuid4()]) == {OWN, TEAMS}
+    assert await tables.listed(ME, weddings=[uuid4()]) == {OWN}
+    assert await tables.listed("billing", reads_all=True) == {OWN, TEAMS, FOREIGN}
+    await tables.drop("read_about_own_weddings", "broadcasts")
+    assert await tables.listed(ME, weddings=[WEDDING]) == {OWN}
+    await tables.drop("read_own", "broadcasts")
+    assert await tables.listed(ME) == set()
+    await tables.drop("read_all", "broadcasts")
+    assert await tables.listed("billing", reads_all=True) == set()
 
 
 async def test_author_stops_own(tables: Tables) -> None:

@@ -1,9 +1,17 @@
 """What a person may type, and what is said when they mistype."""
 
 import pytest
-from wedsync.broadcast.v1.common_pb2 import Channel, Priority
+from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, Priority
 
-from cli.arguments import parse_channel, parse_priority, parse_switch, parse_time, parse_time_of_day
+from cli.arguments import (
+    parse_channel,
+    parse_interval,
+    parse_priority,
+    parse_state,
+    parse_switch,
+    parse_time,
+    parse_time_of_day,
+)
 from cli.exits import ExitCode, Failure
 
 
@@ -12,6 +20,7 @@ def test_words_become_values() -> None:
     assert parse_priority("critical") == Priority.PRIORITY_CRITICAL
     assert parse_priority("") == Priority.PRIORITY_UNSPECIFIED
     assert parse_channel("in_app") == Channel.CHANNEL_IN_APP
+    assert parse_state("awaiting_approval") == BroadcastState.BROADCAST_STATE_AWAITING_APPROVAL
     assert parse_switch("--business", "ON")
     assert (parse_time_of_day("--quiet", "22:30").hours, parse_time_of_day("--quiet", "22:30").minutes) == (
         22,
@@ -24,6 +33,22 @@ def test_a_time_keeps_its_offset() -> None:
     moment = parse_time("--at", "2027-05-01T18:30+02:00")
     assert moment is not None
     assert moment.ToJsonString() == "2027-05-01T16:30:00Z"
+
+
+def test_an_interval_may_be_open_on_either_side() -> None:
+    """What was not given is not there."""
+    assert parse_interval("--since", "", "--until", "") is None
+    later = parse_interval("--since", "2027-05-01T18:30Z", "--until", "")
+    assert later is not None
+    assert (later.start_time.ToJsonString(), later.HasField("end_time")) == ("2027-05-01T18:30:00Z", False)
+
+
+@pytest.mark.parametrize("wrong", ["", "gone", "unspecified"])
+def test_an_unknown_state_is_a_usage_error(wrong: str) -> None:
+    """The message lists the words."""
+    with pytest.raises(Failure, match="awaiting_approval, pending, dispatching, sent") as refused:
+        parse_state(wrong)
+    assert ExitCode.USAGE is refused.value.code
 
 
 @pytest.mark.parametrize("wrong", ["urgent", "CRIT", "1"])

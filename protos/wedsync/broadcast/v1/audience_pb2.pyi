@@ -335,8 +335,11 @@ class CheckWeddingAccessRequest(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     WEDDING_IDS_FIELD_NUMBER: _builtins.int
+    ALL_TEAMS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id is a UUID; empty asks about the weddings alone."""
+    all_teams: _builtins.bool
+    """all_teams also asks for every other wedding on whose team the user is."""
     @_builtins.property
     def wedding_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """wedding_ids are at most 1,000 UUIDs."""
@@ -346,10 +349,11 @@ class CheckWeddingAccessRequest(_message.Message):
         *,
         user_id: _builtins.str = ...,
         wedding_ids: _abc.Iterable[_builtins.str] | None = ...,
+        all_teams: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id", "wedding_ids", b"wedding_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_teams", b"all_teams", "user_id", b"user_id", "wedding_ids", b"wedding_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -413,7 +417,7 @@ class CheckWeddingAccessResponse(_message.Message):
     """role is the user's directory role, when known."""
     @_builtins.property
     def weddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeddingAccess]:
-        """weddings are in the order asked, without repeats."""
+        """weddings are in the order asked, without repeats; with all_teams the others on whose team the user is follow."""
 
     def __init__(
         self,

@@ -92,7 +92,7 @@ class AudienceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckWeddingAccess(self, request, context):
-        """CheckWeddingAccess says who a user is and on which of these weddings' teams.
+        """CheckWeddingAccess says who a user is and on which of these weddings' teams, or on which of all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

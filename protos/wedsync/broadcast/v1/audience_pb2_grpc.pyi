@@ -28,7 +28,7 @@ class AudienceServiceStub:
     CountAudience: _aio.UnaryUnaryMultiCallable[_audience_pb2.CountAudienceRequest, _audience_pb2.CountAudienceResponse]
     """CountAudience counts who is meant. Errors: as ResolveAudience."""
     CheckWeddingAccess: _aio.UnaryUnaryMultiCallable[_audience_pb2.CheckWeddingAccessRequest, _audience_pb2.CheckWeddingAccessResponse]
-    """CheckWeddingAccess says who a user is and on which of these weddings' teams."""
+    """CheckWeddingAccess says who a user is and on which of these weddings' teams, or on which of all."""
     LookupRecipients: _aio.UnaryUnaryMultiCallable[_audience_pb2.LookupRecipientsRequest, _audience_pb2.LookupRecipientsResponse]
     """LookupRecipients gives numbers of users, and teams of weddings."""
 
@@ -67,7 +67,7 @@ class AudienceServiceServicer:
         request: _audience_pb2.CheckWeddingAccessRequest,
         context: _aio.ServicerContext[_audience_pb2.CheckWeddingAccessRequest, _abc.Awaitable[_audience_pb2.CheckWeddingAccessResponse]],
     ) -> _abc.Awaitable[_audience_pb2.CheckWeddingAccessResponse]:
-        """CheckWeddingAccess says who a user is and on which of these weddings' teams."""
+        """CheckWeddingAccess says who a user is and on which of these weddings' teams, or on which of all."""
 
     def LookupRecipients(
         self,

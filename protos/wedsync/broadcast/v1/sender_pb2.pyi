@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import interval_pb2 as _interval_pb2
 from wedsync.broadcast.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
@@ -440,6 +441,96 @@ class GetBroadcastResponse(_message.Message):
 Global___GetBroadcastResponse: _TypeAlias = GetBroadcastResponse  # noqa: Y015
 
 @_typing.final
+class ListBroadcastsRequest(_message.Message):
+    """ListBroadcastsRequest filters broadcasts. Filters are joined with AND; what an id names need not exist."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    WEDDING_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SCHEDULED_FOR_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """type is a broadcast type such as "timeline.changed", or a prefix that ends with a dot such as "wedding."."""
+    created_by: _builtins.str
+    """created_by leaves out what others sent: the user_id of a person, or the name of a service account."""
+    wedding_id: _builtins.str
+    """wedding_id leaves out what is not about this wedding (UUID), alone or among others."""
+    page_size: _builtins.int
+    """page_size is how many broadcasts at most, 50 when 0, never more than 100."""
+    page_token: _builtins.str
+    """page_token is next_page_token of the page before, with the same filters."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.BroadcastState.ValueType]:
+        """states leaves out the others; at most 8."""
+
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.Priority.ValueType]:
+        """priorities leaves out the others; at most 4."""
+
+    @_builtins.property
+    def create_time(self) -> _interval_pb2.Interval:
+        """create_time leaves out what was accepted before its start_time, or at its end_time and later."""
+
+    @_builtins.property
+    def scheduled_for(self) -> _interval_pb2.Interval:
+        """scheduled_for leaves out what is due before its start_time, or at its end_time and later."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[_common_pb2.BroadcastState.ValueType] | None = ...,
+        type: _builtins.str = ...,
+        priorities: _abc.Iterable[_common_pb2.Priority.ValueType] | None = ...,
+        created_by: _builtins.str = ...,
+        wedding_id: _builtins.str = ...,
+        create_time: _interval_pb2.Interval | None = ...,
+        scheduled_for: _interval_pb2.Interval | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "scheduled_for", b"scheduled_for"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "created_by", b"created_by", "page_size", b"page_size", "page_token", b"page_token", "priorities", b"priorities", "scheduled_for", b"scheduled_for", "states", b"states", "type", b"type", "wedding_id", b"wedding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBroadcastsRequest: _TypeAlias = ListBroadcastsRequest  # noqa: Y015
+
+@_typing.final
+class ListBroadcastsResponse(_message.Message):
+    """ListBroadcastsResponse is a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCASTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
+    @_builtins.property
+    def broadcasts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Broadcast]:
+        """broadcasts are newest first, by when they were accepted."""
+
+    def __init__(
+        self,
+        *,
+        broadcasts: _abc.Iterable[Global___Broadcast] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcasts", b"broadcasts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBroadcastsResponse: _TypeAlias = ListBroadcastsResponse  # noqa: Y015
+
+@_typing.final
 class CancelBroadcastRequest(_message.Message):
     """CancelBroadcastRequest stops a broadcast."""
 
@@ -814,40 +905,6 @@ class DispatchOrder(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DispatchOrder: _TypeAlias = DispatchOrder  # noqa: Y015
-
-@_typing.final
-class ListBroadcastsRequest(_message.Message):
-    """ListBroadcastsRequest is empty until ListBroadcasts is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListBroadcastsRequest: _TypeAlias = ListBroadcastsRequest  # noqa: Y015
-
-@_typing.final
-class ListBroadcastsResponse(_message.Message):
-    """ListBroadcastsResponse is empty until ListBroadcasts is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListBroadcastsResponse: _TypeAlias = ListBroadcastsResponse  # noqa: Y015
 
 @_typing.final
 class ApproveBroadcastRequest(_message.Message):

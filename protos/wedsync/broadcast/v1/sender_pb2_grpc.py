@@ -129,7 +129,10 @@ class SenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListBroadcasts(self, request, context):
-        """ListBroadcasts lists broadcasts by state, type, priority, sender, wedding and time. Not served yet.
+        """ListBroadcasts lists the broadcasts that are the caller's to see, newest first, by state, type, priority, sender,
+        wedding and time. Admins and broadcast.read see all, coordinators those they sent and those about weddings on whose
+        team they are just now, service accounts that send their own. Errors: INVALID_ARGUMENT (a filter, or a page token
+        that this query did not give).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

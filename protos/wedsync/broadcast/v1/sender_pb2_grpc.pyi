@@ -24,7 +24,11 @@ class SenderServiceStub:
     GetBroadcast: _aio.UnaryUnaryMultiCallable[_sender_pb2.GetBroadcastRequest, _sender_pb2.GetBroadcastResponse]
     """GetBroadcast gives a broadcast with its ledger and engagement. Errors: NOT_FOUND."""
     ListBroadcasts: _aio.UnaryUnaryMultiCallable[_sender_pb2.ListBroadcastsRequest, _sender_pb2.ListBroadcastsResponse]
-    """ListBroadcasts lists broadcasts by state, type, priority, sender, wedding and time. Not served yet."""
+    """ListBroadcasts lists the broadcasts that are the caller's to see, newest first, by state, type, priority, sender,
+    wedding and time. Admins and broadcast.read see all, coordinators those they sent and those about weddings on whose
+    team they are just now, service accounts that send their own. Errors: INVALID_ARGUMENT (a filter, or a page token
+    that this query did not give).
+    """
     CancelBroadcast: _aio.UnaryUnaryMultiCallable[_sender_pb2.CancelBroadcastRequest, _sender_pb2.CancelBroadcastResponse]
     """CancelBroadcast stops what has not gone out, held deliveries included. Once it has answered, no new delivery
     starts. Cancelling again gives the same answer. Errors: NOT_FOUND; FAILED_PRECONDITION when there is nothing left
@@ -84,7 +88,11 @@ class SenderServiceServicer:
         request: _sender_pb2.ListBroadcastsRequest,
         context: _aio.ServicerContext[_sender_pb2.ListBroadcastsRequest, _abc.Awaitable[_sender_pb2.ListBroadcastsResponse]],
     ) -> _abc.Awaitable[_sender_pb2.ListBroadcastsResponse]:
-        """ListBroadcasts lists broadcasts by state, type, priority, sender, wedding and time. Not served yet."""
+        """ListBroadcasts lists the broadcasts that are the caller's to see, newest first, by state, type, priority, sender,
+        wedding and time. Admins and broadcast.read see all, coordinators those they sent and those about weddings on whose
+        team they are just now, service accounts that send their own. Errors: INVALID_ARGUMENT (a filter, or a page token
+        that this query did not give).
+        """
 
     def CancelBroadcast(
         self,
