@@ -85,17 +85,19 @@ class Doorstep(cygrpc.AioServer):  # type: ignore[misc]  # for that
 
     async def _take(self) -> None:
         """Take one call after the other, none before the one that was let in is served."""
-        while True:
+        while self.is_running():
             try:
                 call = await self._request_call()
+            except cygrpc._RequestCallError:  # noqa: SLF001
+                # Its caller had gone before it was taken, or nothing comes in any more.
+                continue
             except Exception as error:  # noqa: BLE001  # which is for gRPC to judge
-                if isinstance(error, cygrpc._RequestCallError) and self.is_running():  # noqa: SLF001
-                    # Its caller had gone before it was taken.
-                    continue
                 self._end = error
-                self._serve()
-                return
+                break
             await self._decide(call)
+        # Of a server that has ended nothing may be asked: what would answer is gone.
+        self._end = self._end or cygrpc._RequestCallError("The server is leaving.")  # noqa: SLF001
+        self._serve()
 
     async def _decide(self, call: object) -> None:
         refusal = self._judge()

@@ -19,11 +19,6 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 # The health service's name for the process as a whole.
 OVERALL = ""
-ACCEPTING = "wedsync.broadcast.Accepting"
-"""The health service's name for whether calls are taken at all: until the process is about to end, whatever is down.
-
-Channels watch it, so that a server which leaves is sent nothing more before it refuses anything.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,6 @@ class HealthMonitor:
         """Makes a first round, then goes on in the background; `services` are full gRPC service names."""
         self._services = [OVERALL, *services]
         await self._tell_services(_NOT_SERVING)
-        await self.servicer.set(ACCEPTING, _SERVING)
         await self.check()
         self._task = asyncio.create_task(self._watch(), name="health")
 

@@ -21,7 +21,6 @@ from wedsync.broadcast.v1.dispatcher_pb2_grpc import (
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer, add_InboxServiceServicer_to_server
 
 from shared.errors import DependencyUnavailable, NotFound, ServiceError
-from shared.health import ACCEPTING
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -190,7 +189,6 @@ async def neighbours() -> AsyncIterator[Neighbours]:
     add_InboxServiceServicer_to_server(inbox, server)
     health = health_aio.HealthServicer()
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    await health.set(ACCEPTING, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

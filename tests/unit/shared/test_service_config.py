@@ -21,3 +21,8 @@ def test_services_are_less_patient_with_each_other() -> None:
     (method,) = json.loads(service_config(["wedsync.broadcast.v1.AudienceService"]))["methodConfig"]
     assert method["waitForReady"] is False
     assert method["name"] == [{"service": "wedsync.broadcast.v1.AudienceService"}]
+
+
+def test_no_channel_asks_for_health_checks() -> None:
+    """Those of gRPC end the process of the caller when a connection is lost in the moment in which it stands."""
+    assert "healthCheckConfig" not in json.loads(service_config([], is_patient=True))
