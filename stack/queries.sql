@@ -54,13 +54,34 @@ END
 $block$;
 
 -- name: open_schema
--- A service's logins see their own schema and no other; what they may do to its tables, its migrations grant.
+-- A service's logins see their own schema and no other; what they may do to its tables, its migrations grant. Functions and
+-- types are everybody's by default: here they are for the two logins only, those of later migrations and those that are there.
 DO $block$
+DECLARE
+    made text;
 BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO {schema}_api, {schema}_worker', current_database());
     CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {schema}_owner;
     SET LOCAL ROLE {schema}_owner;
     GRANT USAGE ON SCHEMA {schema} TO {schema}_api, {schema}_worker;
+    ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;
+    ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC;
+    ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT EXECUTE ON FUNCTIONS TO {schema}_api, {schema}_worker;
+    FOR made IN
+        SELECT routine.oid::regprocedure::text
+        FROM pg_catalog.pg_proc AS routine
+        WHERE routine.pronamespace = '{schema}'::regnamespace AND routine.proacl IS NULL
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', made);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {schema}_api, {schema}_worker', made);
+    END LOOP;
+    FOR made IN
+        SELECT type.oid::regtype::text
+        FROM pg_catalog.pg_type AS type
+        WHERE type.typnamespace = '{schema}'::regnamespace AND type.typtype IN ('d', 'e') AND type.typacl IS NULL
+    LOOP
+        EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', made);
+    END LOOP;
     RESET ROLE;
 END
 $block$;

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -17,18 +16,7 @@ from shared.database import Database, Transaction
 from tests.integration.dispatcher.plans import LIMIT, NONE_LEASED, held, items, plan, suppressed
 from tests.integration.dispatcher.test_schema import CHUNK, DISPATCH, SUPPRESSED, insert
 
-SOURCE = Path(__file__).read_text(encoding="utf-8")
 LATER = datetime(2026, 11, 22, 13, tzinfo=UTC)
-
-
-async def test_tables_with_members_are_under_forced_policies(admin: asyncpg.Connection) -> None:
-    """Whatever has a bitmap of people is closed to everyone whom no policy lets in, its owner included."""
-    rows = await admin.fetch(
-        "SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class"
-        " JOIN pg_attribute ON attrelid = pg_class.oid"
-        " WHERE relnamespace = 'dispatcher'::regnamespace AND relkind = 'r' AND attname = 'members'"
-    )
-    assert [tuple(row) for row in rows] == [("chunks", True, True)]
 
 
 @asynccontextmanager
@@ -158,13 +146,6 @@ async def test_a_chunk_cannot_dissolve_without_the_policy_for_it(
     async with without(admin, "remove_what_was_never_sent"):
         assert await worker.execute("DELETE FROM chunks") == "DELETE 0"
     assert await worker.execute("DELETE FROM chunks") == "DELETE 1"
-
-
-async def test_every_policy_is_dropped_by_a_test_here(admin: asyncpg.Connection) -> None:
-    """A policy that can go unnoticed is none."""
-    rows = await admin.fetch("SELECT policyname, qual FROM pg_policies WHERE schemaname = 'dispatcher'")
-    assert [row["policyname"] for row in rows if f'"{row["policyname"]}"' not in SOURCE] == []
-    assert [row["policyname"] for row in rows if " OR " in (row["qual"] or "")] == []
 
 
 async def test_neither_login_reaches_beyond_its_work(caller: Database, worker: Database) -> None:

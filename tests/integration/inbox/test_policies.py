@@ -14,29 +14,7 @@ from shared.audience import Audience
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
 
-IMPERSONAL = {"arrivals", "log_head", "log_identity", "retractions", "schema_migrations", "teams"}
 PERSONAL = {"blocks", "broadcasts", "changes", "direct", "receipts", "team_members", "watermarks"}
-WORKED = PERSONAL | {"log", "recipients"}
-
-
-async def test_every_table_with_a_persons_data_is_under_forced_policies(stores: Stores) -> None:
-    """All tables but those that say nothing of anybody."""
-    rows = await stores.admin.fetch(
-        "SELECT relname, relrowsecurity AND relforcerowsecurity AS forced FROM pg_class "
-        "WHERE relnamespace = 'inbox'::regnamespace AND relkind IN ('r', 'p')"
-    )
-    assert {row["relname"] for row in rows if not row["forced"]} == IMPERSONAL
-    assert {row["relname"] for row in rows if row["forced"]} == WORKED
-
-
-async def test_no_policy_joins_conditions_with_or(stores: Stores) -> None:
-    """It would cost the index; and what is personal is never for workers too."""
-    rows = await stores.admin.fetch(
-        "SELECT policyname, qual, with_check, roles FROM pg_policies WHERE schemaname = 'inbox'"
-    )
-    assert len(rows) == len(PERSONAL) + len(WORKED) + 2
-    assert [row["policyname"] for row in rows if " or " in f"{row['qual']} {row['with_check']}".lower()] == []
-    assert [row["policyname"] for row in rows if len(row["roles"]) != 1] == []
 
 
 async def test_the_personal_role_only_reads(stores: Stores) -> None:
@@ -61,20 +39,6 @@ async def test_the_personal_role_only_reads(stores: Stores) -> None:
     async with as_recipient(stores, 1) as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.fetch("SELECT members FROM blocks")
-
-
-async def test_nothing_runs_with_its_owners_rights(stores: Stores) -> None:
-    """No function is SECURITY DEFINER, and every view asks as whoever looks at it."""
-    assert (
-        await stores.admin.fetchval(
-            "SELECT count(*) FROM pg_proc WHERE pronamespace = 'inbox'::regnamespace AND prosecdef"
-        )
-        == 0
-    )
-    options = await stores.admin.fetch(
-        "SELECT reloptions FROM pg_class WHERE relnamespace = 'inbox'::regnamespace AND relkind = 'v'"
-    )
-    assert [row["reloptions"] for row in options] == [["security_invoker=true"]] * 2
 
 
 async def test_without_an_identity_nothing_is_to_be_seen(stores: Stores) -> None:
@@ -124,8 +88,6 @@ async def couple(stores: Stores) -> Couple:
     return Couple(me, other, common, alone, crowd, walled)
 
 
-_COUNT = {table: f"SELECT count(*) FROM {table}" for table in WORKED}  # noqa: S608 tables of ours
-
 LEAKS = {
     ("blocks", "own_arrivals"): "SELECT $1 IN (SELECT broadcast_id FROM my_items)",
     ("direct", "own_arrivals"): "SELECT $2 IN (SELECT broadcast_id FROM my_items)",
@@ -167,47 +129,6 @@ async def test_each_personal_policy_keeps_somebody_elses_from_me(
     assert seen == [False, True]
 
 
-@pytest.mark.parametrize("table", sorted(PERSONAL))
-async def test_without_its_policy_a_personal_table_is_closed(
-    stores: Stores, couple: Couple, table: str
-) -> None:
-    """Dropping one loses data from view; it never shows more."""
-    await stores.work.mark_all_read(couple.other)
-    async with as_recipient(stores, couple.other) as connection:
-        assert await connection.fetchval(_COUNT[table]) > 0
-    transaction = stores.admin.transaction()
-    await transaction.start()
-    name = await stores.admin.fetchval(
-        "SELECT policyname FROM pg_policies WHERE tablename = $1 AND roles = '{inbox_api}'", table
-    )
-    await stores.admin.execute(f"DROP POLICY {name} ON {table}")
-    await stores.admin.execute("SET LOCAL ROLE inbox_api")
-    await stores.admin.execute("SELECT set_config('app.recipient', $1, true)", str(couple.other))
-    assert await stores.admin.fetchval(_COUNT[table]) == 0
-    await transaction.rollback()
-
-
-@pytest.mark.parametrize("table", sorted(WORKED))
-async def test_without_its_policy_a_table_is_closed_to_workers(
-    stores: Stores, couple: Couple, table: str
-) -> None:
-    """Each worker policy is what lets the workers see everybody's rows, and write new ones."""
-    await stores.work.mark_all_read(couple.other)
-    await stores.work.keep_numbers({uuid4(): couple.me})
-    transaction = stores.admin.transaction()
-    await transaction.start()
-    counts = []
-    for drop in (False, True):
-        if drop:
-            await stores.admin.execute(f"DROP POLICY worker_reads_and_writes ON {table}")
-        await stores.admin.execute("SET LOCAL ROLE inbox_worker")
-        counts.append(await stores.admin.fetchval(_COUNT[table]))
-        await stores.admin.execute("RESET ROLE")
-    await transaction.rollback()
-    assert counts[0] > 0
-    assert counts[1] == 0
-
-
 async def test_workers_cannot_change_what_has_happened(stores: Stores) -> None:
     """Arrivals, membership, watermarks and the log are written once."""
     connection = await asyncpg.connect(stores.worker_url)
@@ -238,24 +159,6 @@ async def as_recipient(stores: Stores, number: int) -> AsyncIterator[asyncpg.Con
             yield connection
     finally:
         await connection.close()
-
-
-@pytest.mark.parametrize("table", ["recipients", "team_members"])
-async def test_the_owner_may_load_what_the_directory_knows(stores: Stores, table: str) -> None:
-    """For bulk loading; without its policy it may not, and the other tables are closed to it."""
-    insert = {
-        "recipients": "INSERT INTO recipients VALUES (gen_random_uuid(), 1999999999)",
-        "team_members": "INSERT INTO team_members VALUES (gen_random_uuid(), 1999999999)",
-    }[table]
-    transaction = stores.admin.transaction()
-    await transaction.start()
-    await stores.admin.execute("SET LOCAL ROLE inbox_owner")
-    await stores.admin.execute(insert)
-    assert await stores.admin.fetchval("SELECT count(*) FROM blocks") == 0
-    await stores.admin.execute(f"DROP POLICY owner_loads ON {table}")
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await stores.admin.execute(insert.replace("1999999999", "1999999998"))
-    await transaction.rollback()
 
 
 async def test_pages_that_are_read_together_are_each_their_owners(stores: Stores) -> None:

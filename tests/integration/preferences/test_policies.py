@@ -2,39 +2,12 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 import asyncpg
 import pytest
 
 from stack.provision import SuiteDatabase
-
-ME, COLLEAGUE, STRANGER = 1, 2, 3
-MINE, OTHERS = UUID(int=1), UUID(int=2)
-USERS = {ME: UUID(int=101), COLLEAGUE: UUID(int=102), STRANGER: UUID(int=103)}
-
-WORLD = """
-    INSERT INTO recipients (number, user_id, display_name, role, user_type, tier, time_zone)
-    SELECT number, user_id, 'Somebody', 'venue', 'supplier', 'free', 'UTC'
-    FROM unnest($1::integer[], $2::uuid[]) AS person (number, user_id);
-"""
-SETTINGS = """
-    INSERT INTO weddings (wedding_id, couple_name, status)
-    VALUES
-        ('00000000-0000-0000-0000-000000000001', 'Amara & Jonas', 'planning'),
-        ('00000000-0000-0000-0000-000000000002', 'Mira & Noor', 'planning');
-    INSERT INTO team_members (wedding_id, recipient_number)
-    SELECT wedding_id, number FROM weddings, recipients WHERE (number = 3) = (couple_name = 'Mira & Noor');
-    INSERT INTO preferences (
-        recipient_number, system, business, collaboration, wedding, critical_only, channels,
-        quiet_enabled, quiet_start, quiet_end
-    )
-    SELECT number, true, true, true, true, false, '{in_app}', false, '22:00', '08:00' FROM recipients;
-    INSERT INTO role_settings (recipient_number, role) SELECT number, 'venue' FROM recipients;
-    INSERT INTO wedding_filters (recipient_number, wedding_id) SELECT recipient_number, wedding_id FROM team_members;
-    SELECT append_log('reload', '');
-    SELECT outbox_add(NULL, 'directory.changed', 'x', NULL, 0, 'ack');
-"""
+from tests.integration.preferences.leaks import COLLEAGUE, ME, MINE, OTHERS, ROWS, STRANGER
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +15,7 @@ async def database(make_suite: Callable[..., Awaitable[SuiteDatabase]]) -> Suite
     """Three people, two weddings, and everybody's settings."""
     suite = await make_suite("preferences")
     admin = await asyncpg.connect(suite.admin_url, server_settings={"search_path": "preferences"})
-    await admin.execute(WORLD, list(USERS), list(USERS.values()))
-    await admin.execute(SETTINGS)
+    await admin.execute(ROWS)
     await admin.close()
     return suite
 
@@ -226,24 +198,3 @@ async def test_people_have_no_way_into_the_workers_tables(database: SuiteDatabas
     async with _as(database, "preferences_api", recipient=ME) as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.fetch(f"SELECT 1 FROM {table}")  # noqa: S608 names of ours
-
-
-async def test_every_table_with_personal_data_is_under_forced_policies(database: SuiteDatabase) -> None:
-    """All tables but the log's counter and the migrations' own."""
-    async with _as(database, "preferences_owner") as connection:
-        rows = await connection.fetch(
-            """SELECT relname FROM pg_class
-            WHERE relnamespace = 'preferences'::regnamespace AND relkind = 'r'
-                AND NOT (relrowsecurity AND relforcerowsecurity)"""
-        )
-    assert {row["relname"] for row in rows} == {"log_head", "schema_migrations"}
-
-
-async def test_every_policy_is_tested_here(database: SuiteDatabase) -> None:
-    """A policy that nobody tests is a defect."""
-    async with _as(database, "preferences_owner") as connection:
-        rows = await connection.fetch(
-            "SELECT tablename, policyname FROM pg_policies WHERE schemaname = 'preferences'"
-        )
-    tested = {each[:2] for each in PERSONAL} | {each[:2] for each in WORKERS} | {APPENDING}
-    assert {(row["tablename"], row["policyname"]) for row in rows} == tested

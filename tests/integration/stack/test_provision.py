@@ -18,10 +18,18 @@ async def suite(make_database: Callable[[str], str], place: Place) -> SuiteDatab
     return await provision_database(make_database("provision"), place.secrets.password)
 
 
-async def _query(url: str, sql: str) -> object:
+async def _query(url: str, sql: str, *arguments: object) -> object:
     connection = await asyncpg.connect(url)
     try:
-        return await connection.fetchval(sql)
+        return await connection.fetchval(sql, *arguments)
+    finally:
+        await connection.close()
+
+
+async def _execute(url: str, statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statements)
     finally:
         await connection.close()
 
@@ -40,6 +48,32 @@ async def test_provisioning_again_changes_nothing(suite: SuiteDatabase, place: P
     """A second run on the same database is harmless."""
     again = await provision_database(suite.admin_url, place.secrets.password)
     assert await _query(again.url("sender"), "SELECT 1") == 1
+
+
+async def test_what_an_older_version_left_to_everybody_is_closed(suite: SuiteDatabase, place: Place) -> None:
+    """Functions and types are PUBLIC's by default; those made before that was taken away are closed afterwards."""
+    await _execute(
+        suite.admin_url,
+        """
+        ALTER DEFAULT PRIVILEGES FOR ROLE inbox_owner GRANT EXECUTE ON FUNCTIONS TO PUBLIC;
+        ALTER DEFAULT PRIVILEGES FOR ROLE inbox_owner GRANT USAGE ON TYPES TO PUBLIC;
+        ALTER DEFAULT PRIVILEGES FOR ROLE inbox_owner IN SCHEMA inbox
+            REVOKE EXECUTE ON FUNCTIONS FROM inbox_api, inbox_worker;
+        SET ROLE inbox_owner;
+        CREATE FUNCTION inbox.made_before() RETURNS integer LANGUAGE sql RETURN 1;
+        CREATE TYPE inbox.made_before AS ENUM ('x')
+        """,
+    )
+    may = """
+        SELECT ARRAY[
+            has_function_privilege($1, 'inbox.made_before()', 'EXECUTE'),
+            has_type_privilege($1, 'inbox.made_before', 'USAGE')
+        ]
+    """
+    assert await _query(suite.admin_url, may, "sender_api") == [True, True]
+    await provision_database(suite.admin_url, place.secrets.password)
+    assert await _query(suite.admin_url, may, "sender_api") == [False, False]
+    assert await _query(suite.admin_url, may, "inbox_api") == [True, False]
 
 
 async def test_two_databases_are_provisioned_at_once(

@@ -1,0 +1,89 @@
+"""What would leak from the sender's tables without each of their policies."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from tests.integration.shared.leaks import Deed, Leak, own_rows, workers_rows
+
+_ME, _SOMEBODY = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
+_WEDDING = "00000000-0000-4000-8000-0000000000aa"
+_NEW = "00000000-0000-4000-8000-000000000009"
+
+_BROADCAST = """
+    INSERT INTO broadcasts (
+        broadcast_id, type, priority, title, message, everyone, user_ids, roles, tiers, segment_ids, wedding_ids,
+        scheduled_for, created_by, created_by_service, created_at, targeted, state
+    )
+    VALUES (
+        '{}', 'form.locked', 3, 't', 'm', true, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', now(), '{}', false, now(), 1,
+        'pending'
+    )
+"""
+_REQUEST = """
+    INSERT INTO requests (caller, method, request_id, body_hash, response)
+    VALUES ('{}', 'Send', '{}', decode(repeat('00', 32), 'hex'), '')
+"""
+# Mine, one about a wedding, and one that is none of my business.
+ROWS: Final = "; ".join(
+    (
+        _BROADCAST.format("00000000-0000-4000-8000-000000000001", _ME),
+        _BROADCAST.format("00000000-0000-4000-8000-000000000002", _SOMEBODY),
+        _BROADCAST.format("00000000-0000-4000-8000-000000000003", _SOMEBODY),
+        f"INSERT INTO walls VALUES ('00000000-0000-4000-8000-000000000002', '{_WEDDING}')",  # noqa: S608
+        _REQUEST.format(_ME, "00000000-0000-4000-8000-000000000001"),
+        _REQUEST.format(_SOMEBODY, "00000000-0000-4000-8000-000000000002"),
+    )
+)
+
+_AS_ME = {"sender.caller": _ME}
+_NOBODYS_BUSINESS = "SELECT FROM broadcasts WHERE broadcast_id = '00000000-0000-4000-8000-000000000003'"
+# Names no column, so that only what a policy lets be changed decides, and not also what others let be seen.
+_STOP = "UPDATE broadcasts SET cancel_requested_at = now()"
+
+
+def _calls(statement: str, **settings: str) -> Deed:
+    return Deed("sender_api", statement, {f"sender.{name}": value for name, value in settings.items()})
+
+
+LEAKS: Final[Sequence[Leak]] = (
+    Leak(
+        "broadcasts",
+        "send_in_own_name",
+        lets=_calls(_BROADCAST.format(_NEW, _ME), caller=_ME),
+        keeps=_calls(_BROADCAST.format(_NEW, _SOMEBODY), caller=_ME),
+    ),
+    own_rows("broadcasts", "read_own", "created_by", "sender_api", _AS_ME, _ME),
+    Leak(
+        "broadcasts",
+        "read_all",
+        lets=_calls(_NOBODYS_BUSINESS, caller=_ME, reads_all="true"),
+        keeps=_calls(_NOBODYS_BUSINESS, caller=_ME, reads_all="false"),
+    ),
+    Leak(
+        "broadcasts",
+        "read_about_own_weddings",
+        lets=_calls("SELECT FROM broadcasts", weddings=f"{{{_WEDDING}}}"),
+        keeps=_calls(_NOBODYS_BUSINESS, weddings=f"{{{_WEDDING}}}"),
+    ),
+    Leak("broadcasts", "stop_own", lets=_calls(_STOP, caller=_ME), keeps=_calls(_STOP, caller=_NEW)),
+    Leak(
+        "broadcasts",
+        "stop_all",
+        lets=_calls(_STOP, caller=_NEW, stops_all="true"),
+        keeps=_calls(_STOP, caller=_NEW, reads_all="true"),
+    ),
+    workers_rows("broadcasts", "read_to_dispatch", "sender"),
+    Leak(
+        "broadcasts",
+        "move_state",
+        lets=Deed("sender_worker", "UPDATE broadcasts SET state = 'dispatching'"),
+        keeps=_calls("UPDATE broadcasts SET state = 'dispatching'", reads_all="true"),
+    ),
+    Leak(
+        "requests",
+        "remember_own",
+        lets=_calls(_REQUEST.format(_ME, _NEW), caller=_ME),
+        keeps=_calls(_REQUEST.format(_SOMEBODY, _NEW), caller=_ME),
+    ),
+    own_rows("requests", "replay_own", "caller", "sender_api", _AS_ME, _ME),
+)
