@@ -78,12 +78,13 @@ SELECT request_cancel($1, $2, $3, $4::text[]::broadcast_state[], $5, $6) AS is_n
 SELECT finish_cancel($1, $2::text[]::broadcast_state[], $3, $4, $5) AS is_cancelled;
 
 -- name: count_waiting
--- How far the dispatchers are behind: what is due and has not been reported, as the partial indexes hold it.
+-- How far the dispatchers are behind: what is due and has not been reported, as the partial indexes hold it. By now(), which
+-- an index can be asked about, so that nothing that is scheduled for later is read.
 SELECT
     rank,
     count(*) AS waiting
 FROM outbox
-WHERE state = 'published' OR (state = 'pending' AND due_at <= clock_timestamp())
+WHERE state = 'published' OR (state = 'pending' AND due_at <= now())
 GROUP BY rank;
 
 -- name: list_unfinished_cancels

@@ -1,10 +1,14 @@
 """How Postgres goes about a query and all that it calls, as it tells it by itself."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
+
+from stack.provision import SuiteDatabase
 
 Plan = dict[str, Any]
 _LOOK: Final = (
@@ -20,8 +24,18 @@ _LOOK: Final = (
 _TIMES: Final = 8
 
 
-async def plans(url: str, schema: str, role: str, query: str, *arguments: object) -> list[Plan]:
-    """The plans of a query and all that it calls, as they are once it was asked a few times; nothing of it is kept."""
+async def plans(
+    url: str,
+    schema: str,
+    role: str,
+    query: str,
+    *arguments: object,
+    settings: Mapping[str, object] | None = None,
+) -> list[Plan]:
+    """The plans of a query and all that it calls, as they are once it was asked a few times; nothing of it is kept.
+
+    `settings` are those of its transaction, for what is asked in a transaction that names somebody.
+    """
     connection = await asyncpg.connect(url)
     told: list[str] = []
     connection.add_log_listener(lambda _, message: told.append(str(message.message)))
@@ -33,6 +47,8 @@ async def plans(url: str, schema: str, role: str, query: str, *arguments: object
         told.clear()
         transaction = connection.transaction()
         await transaction.start()
+        for name, value in (settings or {}).items():
+            await connection.execute("SELECT set_config($1, $2, true)", name, str(value))
         await statement.fetch(*arguments)
         await transaction.rollback()
     await connection.close()
@@ -52,6 +68,37 @@ async def forget_statistics(admin: asyncpg.Connection, schema: str) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The tables of a service that has worked for a while."""
+
+    suite: SuiteDatabase
+    schema: str
+    admin: asyncpg.Connection
+
+    async def plans(self, login: str, query: str, *arguments: object, **settings: object) -> list[Plan]:
+        """The plans of a query as the service's `api` or `worker`; settings are named without their `app.`."""
+        named = {f"app.{name}": value for name, value in settings.items()}
+        role = f"{self.schema}_{login}"
+        return await plans(self.suite.admin_url, self.schema, role, query, *arguments, settings=named)
+
+    async def know(self, *, told: bool) -> None:
+        """Has the planner know these tables, or nothing of them, as on a database that has just been filled."""
+        if told:
+            await self.admin.execute("VACUUM ANALYZE")
+        else:
+            await forget_statistics(self.admin, self.schema)
+
+
+@asynccontextmanager
+async def filled(suite: SuiteDatabase, schema: str, fill: str) -> AsyncIterator[Filled]:
+    """A service's tables with what these statements put into them."""
+    admin = await asyncpg.connect(suite.admin_url, server_settings={"search_path": schema})
+    await admin.execute(fill)
+    yield Filled(suite, schema, admin)
+    await admin.close()
+
+
 def nodes(plan: Plan) -> Iterator[Plan]:
     """Every node of a plan."""
     yield plan
@@ -65,8 +112,18 @@ def scans(found: list[Plan], *tables: str) -> list[Plan]:
     return [node for node in read if node["Node Type"] != "ModifyTable"]
 
 
-def assert_only_by_index(found: list[Plan], *tables: str) -> None:
-    """Nothing reads one of these from end to end, not even by an index; and one of them is read."""
+def rows_read(found: list[Plan], *tables: str) -> int:
+    """How many rows of these were looked at, with those that were left out afterwards."""
+    return sum(
+        round((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+        for node in scans(found, *tables)
+    )
+
+
+def assert_only_by_index(found: list[Plan], *tables: str, partial: Collection[str] = ()) -> None:
+    """Nothing reads one of these from end to end, not even by an index, unless by those of a `partial` few rows; and
+    one of them is read.
+    """
     read = scans(found, *tables)
     assert read
     by_index = {
@@ -74,7 +131,11 @@ def assert_only_by_index(found: list[Plan], *tables: str) -> None:
         "Index Only Scan": "Index Cond",
         "Bitmap Heap Scan": "Recheck Cond",
     }
-    assert [node for node in read if by_index.get(node["Node Type"]) not in node] == []
+    assert [
+        node
+        for node in read
+        if by_index.get(node["Node Type"]) not in node and node.get("Index Name") not in partial
+    ] == []
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:
