@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import audience, delivery, inbox, isolation, live, memory, overload, reconnect, stalled
+from bench import audience, delivery, inbox, isolation, live, memory, overload, policies, reconnect, stalled
 from bench.report import Result, show, write
 
 Scenario = Callable[[bool, Console], Awaitable[Result]]
@@ -23,6 +23,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "isolation": isolation.run,
     "memory": memory.run,
     "audience": audience.run,
+    "policies": policies.run,
     "overload": overload.run,
     "reconnect": reconnect.run,
     "stalled": stalled.run,
