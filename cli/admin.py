@@ -8,6 +8,7 @@ import typer
 from cli import output
 from cli.exits import ExitCode, Failure
 from shared.errors import DependencyUnavailable
+from shared.messaging import URL_SCHEMES, read_tls
 from shared.provisioning import ProvisioningError
 from shared.provisioning import provision as provision_streams
 from shared.settings import Environment, SettingsError
@@ -43,10 +44,12 @@ async def _provision(env: Environment) -> None:
     await provision_database(database_url, lambda name: env.text(f"{name.upper()}_PASSWORD"))
     for service, applied in (await migrate_services(database_url)).items():
         output.console.print(f"{service}: {', '.join(applied) or 'nothing to migrate'}")
+    nats_url = env.url("NATS_URL", URL_SCHEMES)
     done = await provision_streams(
-        env.url("NATS_URL", ("nats", "tls")),
+        nats_url,
         user=PROVISIONER,
         password=env.text("PROVISIONER_NATS_PASSWORD"),
+        tls=read_tls(env, nats_url),
         replicas=env.integer("NATS_REPLICAS", 1, least=1, most=5),
     )
     output.console.print(f"JetStream: {', '.join(done) or 'nothing to change'}")

@@ -59,8 +59,15 @@ class Connection:
 
     def _channel(self, service: str) -> grpc.aio.Channel:
         if service not in self._channels:
-            self._channels[service] = grpc.aio.insecure_channel(self._settings.address(service))
+            self._channels[service] = self._open(service)
         return self._channels[service]
+
+    def _open(self, service: str) -> grpc.aio.Channel:
+        address = str(self._settings.address(service))
+        credentials = self._settings.channel_credentials(service)
+        if credentials is None:
+            return grpc.aio.insecure_channel(address)
+        return grpc.aio.secure_channel(address, credentials)
 
 
 def run(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:

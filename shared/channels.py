@@ -11,6 +11,7 @@ from google.rpc import status_pb2
 from typing_extensions import override
 
 from shared.calls import CORRELATION_KEY
+from shared.connection import Connection
 from shared.errors import (
     DependencyUnavailable,
     Internal,
@@ -51,7 +52,7 @@ class ServiceChannel(grpc.aio.Channel):
     def __init__(
         self,
         dependency: str,
-        inner: grpc.aio.Channel,
+        connection: Connection,
         token: Token,
         *,
         deadline_s: float = 5.0,
@@ -59,7 +60,7 @@ class ServiceChannel(grpc.aio.Channel):
     ) -> None:
         """`dependency` is the other service's name, for logs and errors."""
         self._dependency = dependency
-        self._inner = inner
+        self._connection = connection
         self._token = token
         self._deadline_s = deadline_s
         self._speaks_for_user = speaks_for_user
@@ -69,52 +70,64 @@ class ServiceChannel(grpc.aio.Channel):
         self, method: str, *args: Any, **kwargs: Any
     ) -> grpc.aio.UnaryUnaryMultiCallable[Any, Any]:
         """A method with one request and one response; awaiting a call of it gives the response."""
-        inner = self._inner.unary_unary(method, *args, **kwargs)
-        return cast("grpc.aio.UnaryUnaryMultiCallable[Any, Any]", _Method(self, inner, self._deadline_s))
+
+        def find() -> Callable[..., Any]:
+            return self._connection.current().unary_unary(method, *args, **kwargs)
+
+        return cast("grpc.aio.UnaryUnaryMultiCallable[Any, Any]", _Method(self, find, self._deadline_s))
 
     @override
     def unary_stream(
         self, method: str, *args: Any, **kwargs: Any
     ) -> grpc.aio.UnaryStreamMultiCallable[Any, Any]:
         """A method that streams responses; iterate over a call of it."""
-        inner = self._inner.unary_stream(method, *args, **kwargs)
-        return cast("grpc.aio.UnaryStreamMultiCallable[Any, Any]", _Method(self, inner, None))
+
+        def find() -> Callable[..., Any]:
+            return self._connection.current().unary_stream(method, *args, **kwargs)
+
+        return cast("grpc.aio.UnaryStreamMultiCallable[Any, Any]", _Method(self, find, None))
 
     @override
     def stream_unary(
         self, method: str, *args: Any, **kwargs: Any
     ) -> grpc.aio.StreamUnaryMultiCallable[Any, Any]:
         """A method that takes a stream of requests; awaiting a call of it gives the response."""
-        inner = self._inner.stream_unary(method, *args, **kwargs)
-        return cast("grpc.aio.StreamUnaryMultiCallable[Any, Any]", _Method(self, inner, None))
+
+        def find() -> Callable[..., Any]:
+            return self._connection.current().stream_unary(method, *args, **kwargs)
+
+        return cast("grpc.aio.StreamUnaryMultiCallable[Any, Any]", _Method(self, find, None))
 
     @override
     def stream_stream(
         self, method: str, *args: Any, **kwargs: Any
     ) -> grpc.aio.StreamStreamMultiCallable[Any, Any]:
         """A method that streams both ways; iterate over a call of it, or read and write."""
-        inner = self._inner.stream_stream(method, *args, **kwargs)
-        return cast("grpc.aio.StreamStreamMultiCallable[Any, Any]", _Method(self, inner, None))
+
+        def find() -> Callable[..., Any]:
+            return self._connection.current().stream_stream(method, *args, **kwargs)
+
+        return cast("grpc.aio.StreamStreamMultiCallable[Any, Any]", _Method(self, find, None))
 
     @override
     async def close(self, grace: float | None = None) -> None:
         """Ends calls that still run after `grace` seconds, and the connection."""
-        await self._inner.close(grace)
+        await self._connection.close(grace)
 
     @override
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """How the connection is, from grpc.aio.Channel."""
-        return self._inner.get_state(try_to_connect)
+        return self._connection.current().get_state(try_to_connect)
 
     @override
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Returns once the state is another, from grpc.aio.Channel."""
-        await self._inner.wait_for_state_change(last_observed_state)
+        await self._connection.current().wait_for_state_change(last_observed_state)
 
     @override
     async def channel_ready(self) -> None:
         """Returns once the connection stands, from grpc.aio.Channel."""
-        await self._inner.channel_ready()
+        await self._connection.current().channel_ready()
 
     @override
     async def __aenter__(self) -> "ServiceChannel":
@@ -151,9 +164,11 @@ class ServiceChannel(grpc.aio.Channel):
 class _Method:
     """One method of the other service: calling it adds what every call needs."""
 
-    def __init__(self, channel: ServiceChannel, inner: Callable[..., Any], deadline_s: float | None) -> None:
+    def __init__(
+        self, channel: ServiceChannel, find: Callable[[], Callable[..., Any]], deadline_s: float | None
+    ) -> None:
         self._channel = channel
-        self._inner = inner
+        self._find = find
         self._deadline_s = deadline_s
 
     def __call__(
@@ -165,8 +180,9 @@ class _Method:
         **options: object,
     ) -> "_Call":
         sent = self._channel.metadata(metadata or ())
+        method = self._find()
         return _Call(
-            self._channel, self._inner(request, timeout=timeout or self._deadline_s, metadata=sent, **options)
+            self._channel, method(request, timeout=timeout or self._deadline_s, metadata=sent, **options)
         )
 
 
@@ -226,13 +242,19 @@ def open_channel(
     are tried up to four times within about half a second when the other side cannot be reached. With `is_patient` they
     are tried for as long as a process takes to be started anew, and wait for it.
     """
-    credentials = transport.channel_credentials(f"{dependency.upper()}_ADDR", address)
+    variable = f"{dependency.upper()}_ADDR"
     options = _options(service_config(retried, is_patient=is_patient))
-    if credentials is None:
-        inner = grpc.aio.insecure_channel(str(address), options=options)
-    else:
-        inner = grpc.aio.secure_channel(str(address), credentials, options=options)
-    return ServiceChannel(dependency, inner, token, deadline_s=deadline_s, speaks_for_user=speaks_for_user)
+
+    def connect() -> grpc.aio.Channel:
+        credentials = transport.channel_credentials(variable, address)
+        if credentials is None:
+            return grpc.aio.insecure_channel(str(address), options=options)
+        return grpc.aio.secure_channel(str(address), credentials, options=options)
+
+    connection = Connection(transport, connect)
+    return ServiceChannel(
+        dependency, connection, token, deadline_s=deadline_s, speaks_for_user=speaks_for_user
+    )
 
 
 def service_config(retried: Iterable[str], *, is_patient: bool = False) -> str:

@@ -18,6 +18,7 @@ from asyncpg.pool import PoolConnectionProxy
 from shared.backoff import backoff_s
 from shared.errors import DependencyUnavailable
 from shared.queries import load
+from shared.settings import SettingsError
 
 Row: TypeAlias = asyncpg.Record
 Value: TypeAlias = Any  # what a column holds is known to its query, not to the type checker
@@ -200,8 +201,8 @@ async def connect(
     statement_timeout_s: float = 10.0,
     statement_cache_size: int = 200,
 ) -> Database:
-    """Open a pool. Raises DependencyUnavailable when Postgres cannot be reached."""
-    with _outages():
+    """Open a pool. Raises DependencyUnavailable when Postgres cannot be reached, SettingsError for a URL of no use."""
+    with _outages(), _unusable(application_name):
         pool: asyncpg.Pool = await asyncpg.create_pool(
             url,
             min_size=min_size,
@@ -253,6 +254,15 @@ def _outages(connection: PoolConnectionProxy | None = None) -> Iterator[None]:
         if connection is not None and not _is_gone(connection):
             connection.terminate()
         raise DependencyUnavailable("The database cannot be reached.") from error
+
+
+@contextmanager
+def _unusable(application_name: str) -> Iterator[None]:
+    """Say of a URL what asyncpg cannot make of it, such as that there is no file of authorities for `verify-full`."""
+    try:
+        yield
+    except asyncpg.ClientConfigurationError as error:
+        raise SettingsError(f"The database URL of {application_name}: {error}") from error
 
 
 def _is_gone(connection: PoolConnectionProxy) -> bool:

@@ -30,13 +30,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _status(env: Environment, variable: str) -> int:
-    # From inside, whatever the address it is bound to.
+    # From inside, whatever the address it is bound to and the host that its certificate is for.
     address = Address("localhost", env.address(variable).port)
-    credentials = Transport.read(env).channel_credentials(variable, address)
+    transport = Transport.read(env)
+    credentials, name = transport.channel_credentials(variable, address), transport.own_name()
     with (
         grpc.insecure_channel(str(address))
         if credentials is None
-        else grpc.secure_channel(str(address), credentials)
+        else grpc.secure_channel(
+            str(address), credentials, [("grpc.ssl_target_name_override", name)] if name else None
+        )
     ) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S).status)

@@ -28,6 +28,7 @@ from shared import subjects
 from shared.backoff import backoff_s
 from shared.errors import DependencyUnavailable
 from shared.settings import Environment
+from shared.tls import Transport
 from shared.wake import wait_for_hint
 
 log = structlog.get_logger(__name__)
@@ -43,12 +44,21 @@ _REPLACE_FIRST_S: Final = 0.2
 _REPLACE_CEILING_S: Final = 5.0
 
 
+URL_SCHEMES: Final = ("nats", "tls")
+
+
+def read_tls(env: Environment, url: str) -> SSLContext | None:
+    """What a connection to NATS by this URL trusts and shows; None when it is to be plain."""
+    return Transport.read(env).client_context() if url.startswith("tls://") else None
+
+
 @dataclass(frozen=True, slots=True)
 class MessagingSettings:
     """Where NATS is and who we are there. `user` None leaves the login to the URL.
 
-    With `tls` the connection starts with the handshake, for which the server has `handshake_first` (or `auto` of it):
-    otherwise nats-py would believe anyone who answers in plain text that no TLS is wanted, and hand over the password.
+    With `tls`, which a `tls://` URL needs, the connection starts with the handshake, for which the server has
+    `handshake_first` (or `auto` of it): otherwise nats-py would believe anyone who answers in plain text that no TLS is
+    wanted, and hand over the password.
     """
 
     url: str = field(repr=False)
@@ -60,12 +70,17 @@ class MessagingSettings:
 
     @classmethod
     def read(cls, env: Environment, prefix: str) -> Self:
-        """Reads NATS_URL, and `<prefix>_NATS_USER` and `<prefix>_NATS_PASSWORD` where the URL has no login."""
+        """Reads NATS_URL, and `<prefix>_NATS_USER` and `<prefix>_NATS_PASSWORD` where the URL has no login.
+
+        With `tls://` the files of Transport say what is trusted and shown.
+        """
+        url = env.url("NATS_URL", URL_SCHEMES)
         return cls(
-            url=env.url("NATS_URL", ("nats", "tls")),
+            url=url,
             name=prefix.lower(),
             user=env.optional_text(f"{prefix}_NATS_USER"),
             password=env.optional_text(f"{prefix}_NATS_PASSWORD"),
+            tls=read_tls(env, url),
         )
 
 

@@ -6,6 +6,7 @@ from typing import Self
 import structlog
 
 from shared.clock import Clock, SystemClock
+from shared.file_stamps import Stamp, stamp_of
 from shared.settings import Environment, SettingsError
 
 log = structlog.get_logger(__name__)
@@ -21,7 +22,7 @@ class TokenFile:
         self._path = path
         self._clock = clock or SystemClock()
         self._next_look = 0.0
-        self._seen = (0, 0, 0)
+        self._seen: Stamp | None = None
         self._token = ""
         self._look()
         if not self._token:
@@ -42,8 +43,7 @@ class TokenFile:
     def _look(self) -> None:
         self._next_look = self._clock.monotonic() + _LOOK_S
         try:
-            status = self._path.stat()
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            seen = stamp_of(self._path)
             if seen != self._seen:
                 self._token = self._path.read_text().strip() or self._token
                 self._seen = seen

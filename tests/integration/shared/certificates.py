@@ -12,6 +12,13 @@ from cryptography.x509.oid import NameOID
 from shared.tls import Transport
 
 
+def variables(transport: Transport) -> dict[str, str]:
+    """The settings that have a process read these files."""
+    paths = (transport.certificate, transport.key, transport.authority)
+    names = ("TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CA_FILE")
+    return {name: str(path) for name, path in zip(names, paths, strict=True) if path is not None}
+
+
 class Authority:
     """Signs certificates, and keeps its own in a folder."""
 
@@ -24,12 +31,17 @@ class Authority:
         self.path = folder / "authority.pem"
         self.path.write_bytes(self._signed(certificate))
 
-    def transport(self, name: str) -> Transport:
-        """The files of a process that shows a certificate by this authority and asks for one."""
+    def transport(self, name: str, host: str | None = None) -> Transport:
+        """The files of a process that shows a certificate by this authority and asks for one.
+
+        It is for this machine, or for the DNS name `host`. Files of that name are replaced.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        this_machine = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-        certificate = self._builder(subject, key).add_extension(this_machine, critical=False)
+        whom = x509.DNSName(host) if host is not None else x509.IPAddress(ip_address("127.0.0.1"))
+        certificate = self._builder(subject, key).add_extension(
+            x509.SubjectAlternativeName([whom]), critical=False
+        )
         paths = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         paths[0].write_bytes(self._signed(certificate))
         paths[1].write_bytes(

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from shared.audience import Audience
 from shared.database import RECIPIENT_SETTING, Database, Transaction, connect
 from shared.errors import DependencyUnavailable
+from shared.settings import SettingsError
+from tests.integration.shared.certificates import Authority
 from tests.integration.shared.outages import Relay
 
 IDENTITY = f"SELECT nullif(current_setting('{RECIPIENT_SETTING}', true), '')"
@@ -152,6 +155,20 @@ async def test_an_exhausted_pool_is_unavailable(database: Database) -> None:
         with pytest.raises(DependencyUnavailable):
             await database.fetchval("SELECT 1")
     assert await database.fetchval("SELECT 1") == 1
+
+
+async def test_a_url_that_asks_for_tls_is_not_served_without(database_url: str, tmp_path: Path) -> None:
+    """The server of the tests has none: nothing is sent to it, instead of everything in the clear."""
+    authority = Authority(tmp_path).path
+    for asked in ("sslmode=require", f"sslmode=verify-full&sslrootcert={authority}"):
+        with pytest.raises(DependencyUnavailable):
+            await connect(f"{database_url}?{asked}", application_name="test")
+
+
+async def test_a_url_that_is_of_no_use_is_a_fault_of_the_settings(database_url: str) -> None:
+    """Trying again would not help, so a supervisor is not to."""
+    with pytest.raises(SettingsError, match=r"The database URL of sender-api: .*sslmode"):
+        await connect(f"{database_url}?sslmode=perhaps", application_name="sender-api")
 
 
 async def test_a_statement_that_takes_too_long_is_unavailable(database_url: str) -> None:

@@ -31,7 +31,6 @@ from shared.logging import correlation_id
 from shared.rights import any_person, scopes
 from shared.settings import Address, SettingsError
 from shared.tls import Transport
-from tests.integration.shared.certificates import Authority
 from tests.integration.shared.edge import INBOX, RIGHTS, Counted, Edge, serving
 
 ASK = inbox_pb2.GetUnreadCountRequest()
@@ -259,37 +258,6 @@ async def test_overloaded_reader_is_told_so(edge: Edge) -> None:
         with pytest.raises(SlowReader) as ended:
             await anext(responses)
     assert ended.value.metadata == {"cursor": "c1"}
-
-
-async def test_services_with_certificates_of_one_authority_talk(tmp_path: Path) -> None:
-    """mTLS: both show a certificate, and calls go through."""
-    authority = Authority(tmp_path)
-    async with serving(tmp_path, rights=OPEN, transport=authority.transport("inbox")) as edge:
-        token = edge.mint.mint_service_token("sender", ("internal",))
-        async with open_channel(
-            "inbox", edge.address, authority.transport("sender"), lambda: token
-        ) as channel:
-            assert (await InboxServiceStub(channel).GetUnreadCount(ASK)).unread_count == 3
-
-
-async def test_stranger_on_the_network_is_not_heard(tmp_path: Path) -> None:
-    """Neither plaintext, nor TLS without a certificate, nor one of another authority gets as far as a token."""
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    ours.mkdir()
-    theirs.mkdir()
-    authority, stranger = Authority(ours), Authority(theirs)
-    foreign = stranger.transport("sender")
-    transports = [
-        Transport(),
-        Transport(authority=authority.path),
-        Transport(certificate=foreign.certificate, key=foreign.key, authority=authority.path),
-    ]
-    async with serving(tmp_path, rights=OPEN, transport=authority.transport("inbox")) as edge:
-        token = edge.mint.mint_service_token("sender", ("internal",))
-        for transport in transports:
-            async with open_channel("inbox", edge.address, transport, lambda: token) as channel:
-                with pytest.raises(DependencyUnavailable):
-                    await InboxServiceStub(channel).GetUnreadCount(ASK)
 
 
 async def test_channel_to_the_network_needs_certificates() -> None:

@@ -10,6 +10,7 @@ import pytest
 import redis.asyncio
 import redis.exceptions
 
+from services.inbox.checkpoints import open_redis
 from stack.nats import NatsAccess
 
 
@@ -64,3 +65,11 @@ async def test_valkey_serves_those_who_know_the_password(valkey_server: str) -> 
         stranger.connection_pool.connection_kwargs.pop("password")
         with pytest.raises(redis.exceptions.AuthenticationError):
             await stranger.ping()
+
+
+async def test_an_address_that_asks_for_tls_is_not_served_without(valkey_server: str) -> None:
+    """The server of the tests has none: nothing is sent to it, instead of the password in the clear."""
+    client = open_redis(valkey_server.replace("redis://", "rediss://", 1))
+    with pytest.raises(redis.exceptions.RedisError):
+        await client.ping()
+    await client.aclose()
