@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import jwt
 
 from shared.clock import Clock, SystemClock
-from shared.errors import TokenExpired, Unauthenticated
+from shared.errors import DependencyUnavailable, TokenExpired, Unauthenticated
 from shared.jwks import KeyRing, key_source
-from shared.settings import Environment, SettingsError
+from shared.settings import Address, Environment, SettingsError
 
 LEEWAY_S = 30
 # Longer than any token of ours by far; grpc itself takes 8 KiB of metadata.
@@ -52,11 +53,23 @@ class AuthSettings:
 
     @classmethod
     def read(cls, env: Environment) -> Self:
-        """Reads AUTH_JWKS, AUTH_ISSUER and AUTH_AUDIENCE."""
+        """Reads AUTH_JWKS, AUTH_ISSUER and AUTH_AUDIENCE; keys cross a network by https, or with ALLOW_PLAINTEXT."""
         jwks = env.text("AUTH_JWKS")
         if "://" in jwks:
-            jwks = env.url("AUTH_JWKS", ("http", "https"))
+            _require_protected(env.url("AUTH_JWKS", ("http", "https")), env)
         return cls(jwks, env.text("AUTH_ISSUER"), env.text("AUTH_AUDIENCE"))
+
+
+def _require_protected(url: str, env: Environment) -> None:
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise SettingsError("AUTH_JWKS must have no login in it: keys are public.")
+    is_private = parts.scheme == "https" or Address(parts.hostname or "", 0).is_loopback
+    if not is_private and not env.flag("ALLOW_PLAINTEXT", default=False):
+        raise SettingsError(
+            "AUTH_JWKS must start with https:// unless its host is this machine, because whoever is on the way could "
+            "answer with keys of their own. Set ALLOW_PLAINTEXT=1 where a mesh encrypts."
+        )
 
 
 _caller: ContextVar[tuple[Identity, str | None] | None] = ContextVar("caller", default=None)
@@ -105,12 +118,12 @@ class TokenVerifier:
 
     @classmethod
     async def open(cls, settings: AuthSettings) -> Self:
-        """A verifier with its keys loaded; SettingsError when there are none."""
+        """A verifier with its keys loaded; SettingsError or DependencyUnavailable when there are none."""
         keys = KeyRing(key_source(settings.jwks))
         try:
             await keys.load()
-        except SettingsError as error:
-            raise SettingsError(f"{error} (AUTH_JWKS is {settings.jwks})") from error
+        except (SettingsError, DependencyUnavailable) as error:
+            raise type(error)(f"{error} (AUTH_JWKS is {settings.jwks})") from error
         return cls(keys, settings.issuer, settings.audience)
 
     async def verify(self, token: str) -> Identity:

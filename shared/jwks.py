@@ -2,22 +2,35 @@
 
 import asyncio
 import json
-import urllib.request
+import ssl
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
+from urllib.error import HTTPError, URLError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import jwt
 import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from typing_extensions import override
 
 from shared.clock import Clock, SystemClock
+from shared.errors import DependencyUnavailable
+from shared.file_stamps import Stamp, stamp_of
 from shared.settings import SettingsError
 
 ALGORITHMS = ("EdDSA", "RS256")
-_FETCH_TIMEOUT_S = 5.0
+# Less than that, and a signature could be made up by who can pay for it.
+_SHORTEST_RSA_BITS = 2_048
+_SOCKET_TIMEOUT_S = 5.0
+_FETCH_TIMEOUT_S = 8.0
 _LARGEST_SET_BYTES = 1 << 20
 _FILE_LOOK_S = 1.0
 _URL_LOOK_S = 300.0
 _MISS_RELOAD_S = 10.0
+# Keys that are there hold while a source that does not answer is waited for.
+_KNOWN_KEY_WAIT_S = 0.2
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +41,10 @@ class KeySource(Protocol):
     look_every_s: float
 
     async def read(self) -> bytes:
-        """The whole document; OSError when it cannot be had."""
+        """The whole document.
+
+        OSError when it cannot be had, DependencyUnavailable when it may be had later, ValueError when it is too large.
+        """
 
     def may_have_changed(self) -> bool:
         """Whether reading again could give something new; cheap enough for the event loop."""
@@ -42,49 +58,75 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         """`path` is read first by `read`."""
         self._path = path
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: Stamp | None = None
 
     async def read(self) -> bytes:
         """The file as it is now."""
-        self._seen = self._signature()
-        return self._path.read_bytes()
+        self._seen = stamp_of(self._path)
+        with self._path.open("rb") as file:
+            return _bounded(file.read(_LARGEST_SET_BYTES + 1))
 
     def may_have_changed(self) -> bool:
         """Whether the file is another one, or was written, since it was read."""
         try:
-            return self._signature() != self._seen
+            return stamp_of(self._path) != self._seen
         except OSError:
             return False
 
-    def _signature(self) -> tuple[int, int, int]:
-        status = self._path.stat()
-        return status.st_mtime_ns, status.st_size, status.st_ino
-
 
 class KeyUrl:
-    """A JWKS document behind an http(s) URL."""
+    """A JWKS document behind an http(s) URL, asked for by that very address: nobody may send us to another one."""
 
     look_every_s = _URL_LOOK_S
 
-    def __init__(self, url: str) -> None:
-        """`url` is fetched by `read`."""
+    def __init__(self, url: str, fetch_timeout_s: float = _FETCH_TIMEOUT_S) -> None:
+        """`url` is fetched by `read`, which takes no longer than `fetch_timeout_s`."""
         self._url = url
+        self._fetch_timeout_s = fetch_timeout_s
+        self._opener = build_opener(_NoRedirect)
 
     async def read(self) -> bytes:
         """Fetches the document in a thread."""
-        return await asyncio.to_thread(self._fetch)
+        try:
+            async with asyncio.timeout(self._fetch_timeout_s):
+                return await asyncio.to_thread(self._fetch)
+        except OSError as error:
+            if _is_passing(error):
+                raise DependencyUnavailable(f"The keys that tokens are signed with: {error}") from error
+            raise
 
     def may_have_changed(self) -> bool:
         """Always: only fetching tells."""
         return True
 
     def _fetch(self) -> bytes:
-        request = urllib.request.Request(self._url, headers={"accept": "application/json"})  # noqa: S310 scheme checked
-        with urllib.request.urlopen(request, timeout=_FETCH_TIMEOUT_S) as answer:  # noqa: S310
-            content: bytes = answer.read(_LARGEST_SET_BYTES + 1)
-        if len(content) > _LARGEST_SET_BYTES:
-            raise OSError("the key set is larger than 1 MiB")
-        return content
+        request = Request(self._url, headers={"accept": "application/json"})  # noqa: S310 scheme checked
+        try:
+            with self._opener.open(request, timeout=_SOCKET_TIMEOUT_S) as answer:
+                return _bounded(answer.read(_LARGEST_SET_BYTES + 1))
+        except HTTPException as error:
+            raise ConnectionError(f"no HTTP answer: {error!r}") from error
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """An https address that sends on to an http one would have keys from whoever is on the way."""
+
+    @override
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _is_passing(error: OSError) -> bool:
+    """Whether a fetch may succeed later without anybody's changing a setting."""
+    if isinstance(error, HTTPError):
+        return error.code >= HTTPStatus.INTERNAL_SERVER_ERROR or error.code == HTTPStatus.TOO_MANY_REQUESTS
+    return not (isinstance(error, URLError) and isinstance(error.reason, ssl.SSLCertVerificationError))
+
+
+def _bounded(content: bytes) -> bytes:
+    if len(content) > _LARGEST_SET_BYTES:
+        raise ValueError("the key set is larger than 1 MiB")
+    return content
 
 
 class KeyRing:
@@ -102,7 +144,10 @@ class KeyRing:
         self.generation = 0
 
     async def load(self) -> None:
-        """Reads the keys for the first time; SettingsError when there is none to be had."""
+        """Reads the keys for the first time.
+
+        SettingsError when there is none to be had, DependencyUnavailable when there may be in a moment.
+        """
         try:
             self._install(await self._source.read())
         except (OSError, ValueError) as error:
@@ -124,7 +169,7 @@ class KeyRing:
     async def find(self, key_id: str) -> jwt.PyJWK | None:
         """The key with this id; an unknown one is looked for at the source, at most once in 10 s."""
         if self._reloading is not None:
-            await asyncio.shield(self._reloading)
+            await asyncio.wait({self._reloading}, timeout=_KNOWN_KEY_WAIT_S if key_id in self._keys else None)
         if key_id not in self._keys and self._clock.monotonic() >= self._next_miss_reload:
             self._next_miss_reload = self._clock.monotonic() + _MISS_RELOAD_S
             await asyncio.shield(self._start_reload())
@@ -138,7 +183,7 @@ class KeyRing:
     async def _reload(self) -> None:
         try:
             self._install(await self._source.read())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DependencyUnavailable) as error:
             log.warning("auth_keys_unavailable", error=str(error))
         finally:
             self._reloading = None
@@ -178,6 +223,8 @@ def _usable(entry: object) -> jwt.PyJWK | None:
     try:
         key = jwt.PyJWK.from_dict(entry)
     except jwt.PyJWTError:
+        return None
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < _SHORTEST_RSA_BITS:
         return None
     return key if key.algorithm_name in ALGORITHMS else None
 

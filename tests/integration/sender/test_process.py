@@ -145,6 +145,13 @@ async def test_missing_setting_is_named(site: ProcessSite, missing: str) -> None
     assert process.log_tail() == f"{missing} is not set."
 
 
+async def test_identity_provider_that_is_down_is_no_fault_of_the_settings(site: ProcessSite) -> None:
+    """The exit code that has a supervisor start it again, until the keys are there."""
+    process = site.run(AUTH_JWKS="http://127.0.0.1:1/keys")
+    assert await site.exit_code() == 1
+    assert "The keys that tokens are signed with" in process.log_tail()
+
+
 @pytest.mark.parametrize("moment", ["send.before_commit", "send.after_commit"])
 async def test_send_survives_a_crash_around_its_commit(site: ProcessSite, moment: str) -> None:
     """The caller is not answered, tries again with the same id, and has sent once."""

@@ -17,11 +17,11 @@ AUDIENCE = "test-audience"
 class Signer:
     """A key pair with an id, which signs tokens."""
 
-    def __init__(self, key_id: str, algorithm: str = "EdDSA") -> None:
+    def __init__(self, key_id: str, algorithm: str = "EdDSA", *, rsa_bits: int = 2048) -> None:
         self.key_id = key_id
         self.algorithm = algorithm
         is_rsa = algorithm.startswith("RS")
-        self.key: Any = generate_private_key(65537, 2048) if is_rsa else Ed25519PrivateKey.generate()
+        self.key: Any = generate_private_key(65537, rsa_bits) if is_rsa else Ed25519PrivateKey.generate()
         self._describe = RSAAlgorithm.to_jwk if is_rsa else OKPAlgorithm.to_jwk
 
     def public(self, **changes: object) -> dict[str, object]:

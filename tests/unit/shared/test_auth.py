@@ -126,6 +126,9 @@ BAD_TOKENS: dict[str, Callable[[], str]] = {
     "expiry without end": lambda: ED.token(exp=float("inf")),
     "expiry past all years": lambda: ED.token(exp=10**15),
     "not valid yet": lambda: ED.token(nbf=seconds_from_now(60)),
+    "valid from no time": lambda: ED.token(nbf="soon"),
+    "issued in the future": lambda: ED.token(iat=seconds_from_now(60)),
+    "issued at no time": lambda: ED.token(iat="soon"),
     "no subject": lambda: ED.token(sub=None),
     "subject is a number": lambda: ED.token(sub=7),
     "empty subject": lambda: ED.token(sub=""),
@@ -159,8 +162,26 @@ async def test_forged_expired_token_is_not(verifier: TokenVerifier) -> None:
 
 
 async def test_clocks_may_differ_by_half_a_minute(verifier: TokenVerifier) -> None:
-    """A token that expired a moment ago is still taken."""
-    assert (await verifier.verify(ED.token(exp=seconds_from_now(-20)))).subject == "billing"
+    """A token that expired a moment ago is still taken, and one that is from a moment ahead already."""
+    ahead = seconds_from_now(20)
+    for token in (ED.token(exp=seconds_from_now(-20)), ED.token(nbf=ahead), ED.token(iat=ahead)):
+        assert (await verifier.verify(token)).subject == "billing"
+
+
+async def test_a_token_ends_half_a_minute_after_its_expiry_to_the_second(
+    verifier: TokenVerifier, clock: FixedClock
+) -> None:
+    """29 s later it is taken, 30 s later it is not, whether it was seen before or not."""
+    expiry = seconds_from_now(60)
+    known, new, late = (ED.token(exp=expiry, sub=f"service-{number}") for number in range(3))
+    await verifier.verify(known)
+    clock.move(expiry + 29 - clock.now().timestamp())
+    for token in (known, new):
+        await verifier.verify(token)
+    clock.move(1)
+    for token in (known, new, late):
+        with pytest.raises(TokenExpired):
+            await verifier.verify(token)
 
 
 async def test_verified_token_ends_with_its_expiry(verifier: TokenVerifier, clock: FixedClock) -> None:
@@ -241,6 +262,24 @@ def test_settings_take_a_path_or_a_web_address() -> None:
     assert read == ["/k.json", "https://h/k"]
     with pytest.raises(SettingsError, match="AUTH_JWKS must be a URL that starts with http:// or https://"):
         AuthSettings.read(Environment({"AUTH_JWKS": "file:///k.json", **others}))
+
+
+def test_keys_come_protected_over_a_network() -> None:
+    """In the clear they could be anybody's; on this machine, or where a mesh encrypts, they are who says so."""
+    others = {"AUTH_ISSUER": "i", "AUTH_AUDIENCE": "a"}
+    with pytest.raises(SettingsError, match=r"^AUTH_JWKS must have no login in it: keys are public\.$"):
+        AuthSettings.read(Environment({"AUTH_JWKS": "https://us:secret@keys.example/k", **others}))
+    for host in ("keys.example", "10.0.0.7:8080", "127.0.0.1.example"):
+        with pytest.raises(
+            SettingsError, match="AUTH_JWKS must start with https:// unless its host is this machine"
+        ):
+            AuthSettings.read(Environment({"AUTH_JWKS": f"http://{host}/k", **others}))
+    for given in (
+        {"AUTH_JWKS": "http://127.0.0.1:8080/k"},
+        {"AUTH_JWKS": "http://[::1]/k"},
+        {"AUTH_JWKS": "http://keys.example/k", "ALLOW_PLAINTEXT": "1"},
+    ):
+        assert AuthSettings.read(Environment({**given, **others})).jwks == given["AUTH_JWKS"]
 
 
 async def test_caller_is_known_only_within_a_call(verifier: TokenVerifier) -> None:

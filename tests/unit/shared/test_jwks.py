@@ -9,6 +9,7 @@ import jwt
 import pytest
 
 from shared.clock import FixedClock
+from shared.errors import DependencyUnavailable
 from shared.jwks import KeyFile, KeyRing, parse_keys
 from shared.settings import SettingsError
 from tests.unit.shared.signing import Signer, write_keys
@@ -22,10 +23,15 @@ class CountedSource:
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.reads = 0
+        self.failure: Exception | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def read(self) -> bytes:
         self.reads += 1
-        await asyncio.sleep(0)
+        await self.answers.wait()
+        if self.failure is not None:
+            raise self.failure
         return self.content
 
     def may_have_changed(self) -> bool:
@@ -49,7 +55,7 @@ def key_ids(keys: dict[str, jwt.PyJWK]) -> dict[str, str]:
 
 
 def test_only_public_signature_keys_of_the_two_algorithms_are_taken() -> None:
-    """Symmetric, private, encryption, unnamed, foreign and broken keys are passed over."""
+    """Symmetric, private, encryption, unnamed, foreign, broken and short keys are passed over."""
     good, rsa = Signer("good"), Signer("rsa", "RS256")
     keys = parse_keys(
         document(
@@ -63,6 +69,7 @@ def test_only_public_signature_keys_of_the_two_algorithms_are_taken() -> None:
             Signer("other", "RS256").public(alg="RS512"),
             Signer("crossed").public(alg="RS256"),
             Signer("broken").public(x="?"),
+            Signer("short", "RS256", rsa_bits=1024).public(),
             "no key at all",
         )
     )
@@ -144,6 +151,45 @@ async def test_the_same_keys_read_again_are_no_news(clock: FixedClock) -> None:
     ring.look()
     await ring.find("b")
     assert (source.reads, ring.generation) == (3, 2)
+
+
+async def test_source_that_hangs_keeps_nobody_with_a_known_key_waiting(clock: FixedClock) -> None:
+    """What is verified by keys that are there goes on; who has another key waits for the answer."""
+    source = CountedSource(document(Signer("known").public()))
+    ring = KeyRing(source, clock)
+    await ring.load()
+    source.answers.clear()
+    source.content = document(Signer("known").public(), Signer("new").public())
+    waiting = asyncio.create_task(ring.find("new"))
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(ring.find("known"), 5) is not None
+    assert not waiting.done()
+    source.answers.set()
+    assert await waiting is not None
+
+
+@pytest.mark.parametrize("failure", [OSError("gone"), DependencyUnavailable("gone"), ValueError("too large")])
+async def test_source_that_fails_leaves_the_last_good_keys(clock: FixedClock, failure: Exception) -> None:
+    """An outage of the identity provider is no outage of ours; when it is back, its new keys are found."""
+    source = CountedSource(document(Signer("a").public()))
+    ring = KeyRing(source, clock)
+    await ring.load()
+    source.failure = failure
+    assert (await ring.find("b"), await ring.find("a") is not None) == (None, True)
+    source.failure, source.content = None, document(Signer("b").public())
+    clock.move(10)
+    assert await ring.find("b") is not None
+
+
+async def test_file_that_is_no_key_set_is_not_read_whole(tmp_path: Path) -> None:
+    """A path that leads to something huge by mistake costs a megabyte and not the memory."""
+    path = tmp_path / "keys.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(
+        SettingsError, match="AUTH_JWKS: no usable keys there: the key set is larger than 1 MiB"
+    ):
+        await KeyRing(KeyFile(path)).load()
 
 
 async def test_replaced_file_is_read_again(tmp_path: Path, clock: FixedClock) -> None:
