@@ -53,7 +53,7 @@ async def provision_database(admin_url: str, password: Callable[[str], str]) -> 
 
     Raises StackError when the administrator may not do this, or when a role has powers that it must not have.
     """
-    async with _connection(admin_url) as connection:
+    async with administrator(admin_url) as connection:
         for service in SERVICES:
             await _make_place(connection, service, password)
         await connection.execute(load(_QUERIES_FILE, schema="public")["close_database"])
@@ -63,7 +63,7 @@ async def provision_database(admin_url: str, password: Callable[[str], str]) -> 
 async def migrate_services(admin_url: str, services: Sequence[str] = SERVICES) -> dict[str, list[str]]:
     """Apply the services' missing migrations; answers the files applied by service."""
     applied = {}
-    async with _connection(admin_url) as connection:
+    async with administrator(admin_url) as connection:
         for service in services:
             folder = CHECKOUT / "services" / service / "migrations"
             try:
@@ -88,6 +88,23 @@ async def provision_streams(access: NatsAccess) -> list[str]:
             f"NATS at {place.hostname}:{place.port} does not take the streams: {error}",
             "Check NATS_URL if you have set it: its user needs $JS.API.>; otherwise look into nats.log.",
         ) from error
+
+
+@asynccontextmanager
+async def administrator(admin_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """The administrator's connection, for the time of the block. Raises StackError when it cannot be made."""
+    try:
+        connection = await asyncpg.connect(admin_url)
+    except (OSError, asyncpg.PostgresError) as error:
+        place = urlsplit(admin_url)
+        raise StackError(
+            f"PostgreSQL at {place.hostname}:{place.port} does not let the stack in: {error}",
+            "Check DATABASE_URL if you have set it; otherwise `make reset` makes a new cluster with new secrets.",
+        ) from error
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def _make_place(connection: asyncpg.Connection, service: str, password: Callable[[str], str]) -> None:
@@ -124,19 +141,3 @@ async def _make_roles_and_schema(
 
 def _password_name(service: str, login: str) -> str:
     return f"postgres_{service}_{login}"
-
-
-@asynccontextmanager
-async def _connection(admin_url: str) -> AsyncIterator[asyncpg.Connection]:
-    try:
-        connection = await asyncpg.connect(admin_url)
-    except (OSError, asyncpg.PostgresError) as error:
-        place = urlsplit(admin_url)
-        raise StackError(
-            f"PostgreSQL at {place.hostname}:{place.port} does not let the stack in: {error}",
-            "Check DATABASE_URL if you have set it; otherwise `make reset` makes a new cluster with new secrets.",
-        ) from error
-    try:
-        yield connection
-    finally:
-        await connection.close()

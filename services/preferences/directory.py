@@ -7,13 +7,11 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from services.preferences.quiet_hours import is_time_zone
 from shared.errors import FieldViolation, InvalidField, PermissionDenied
+from shared.time_zones import NO_TIME_ZONE, is_time_zone
 
 ADMIN: Final = "admin"
 COORDINATOR: Final = "coordinator"
-
-_BAD_ZONE: Final = "must be a time zone of the IANA database, such as Europe/Vienna"
 
 
 class UserType(StrEnum):
@@ -159,4 +157,4 @@ def _twice(path: str, keys: Sequence[Hashable]) -> Iterator[FieldViolation]:
 def _bad_zones(name: str, time_zones: Iterable[str]) -> Iterator[FieldViolation]:
     for position, time_zone in enumerate(time_zones):
         if not is_time_zone(time_zone):
-            yield FieldViolation(f"{name}[{position}].time_zone", _BAD_ZONE)
+            yield FieldViolation(f"{name}[{position}].time_zone", NO_TIME_ZONE)

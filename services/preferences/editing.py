@@ -10,8 +10,8 @@ from uuid import UUID
 
 from services.preferences.domain import Category, Channel
 from services.preferences.presets import Preferences, QuietHours, RoleSetting, WeddingFilter
-from services.preferences.quiet_hours import is_time_zone
 from shared.errors import FieldViolation, InvalidField, OutsideReach
+from shared.time_zones import is_time_zone
 
 EVERYTHING: Final = "*"
 _IGNORED: Final = frozenset({"etag", "update_time", "edited"})

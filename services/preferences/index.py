@@ -24,8 +24,9 @@ from services.preferences.domain import (
     WeddingDay,
     muted_weddings,
 )
-from services.preferences.quiet_hours import QuietWindow, is_time_zone
+from services.preferences.quiet_hours import QuietWindow
 from shared.audience import Audience
+from shared.time_zones import is_time_zone
 
 log = structlog.get_logger(__name__)
 

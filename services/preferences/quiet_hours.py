@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from importlib.resources import files
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -24,11 +23,6 @@ class QuietWindow:
         """Whether the wall clock is inside at this second of its day."""
         start, end = self.start_minute * 60, self.end_minute * 60
         return start <= second < end if start < end else second >= start or second < end
-
-
-def is_time_zone(name: str) -> bool:
-    """Whether the zone database has a zone of exactly this name."""
-    return name in _zone_names()
 
 
 @lru_cache(maxsize=16_384)
@@ -102,9 +96,3 @@ def _clock_changes(time_zone: str, day: int) -> tuple[tuple[int, int], ...]:
 def _offset(zone: ZoneInfo, moment: int) -> int:
     offset = (_EPOCH + timedelta(seconds=moment)).astimezone(zone).utcoffset()
     return offset // timedelta(seconds=1) if offset is not None else 0
-
-
-@lru_cache(maxsize=1)
-def _zone_names() -> frozenset[str]:
-    """The names in the pinned zone database; the system's own folder also has files that are no zones."""
-    return frozenset(files("tzdata").joinpath("zones").read_text(encoding="utf-8").split())

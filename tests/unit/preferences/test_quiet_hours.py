@@ -4,11 +4,10 @@ from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.preferences.quiet_hours import QuietWindow, is_time_zone, local_midnight, quiet_until
+from services.preferences.quiet_hours import QuietWindow, local_midnight, quiet_until
 
 ZONES = files("tzdata").joinpath("zones").read_text(encoding="utf-8").split()
 # Clocks in use change near these: half an hour on Lord Howe, at midnight in Havana, two hours at Troll, twice around
@@ -142,20 +141,6 @@ def test_a_start_within_the_repeated_hour_is_left_when_the_clock_goes_back() -> 
     assert quiet_until(window, change - timedelta(minutes=15)) == change
     assert quiet_until(window, change) is None
     assert quiet_until(window, change + timedelta(minutes=30)) == datetime(2026, 10, 25, 4, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize("name", ["Europe/Vienna", "America/Port-au-Prince", "Etc/GMT+5", "UTC"])
-def test_zones_of_the_database_are_zones(name: str) -> None:
-    """Names that a simple pattern would refuse are zones too."""
-    assert is_time_zone(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["", "europe/vienna", "Mars/Olympus", "localtime", "../etc/passwd", "+02:00", "CEST"]
-)
-def test_anything_else_is_no_zone(name: str) -> None:
-    """A zone is exactly what the database calls it."""
-    assert not is_time_zone(name)
 
 
 def test_a_day_begins_when_the_clock_leaves_midnight_out() -> None:
