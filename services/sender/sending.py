@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -13,11 +14,19 @@ from services.sender.backlog import Backlog
 from services.sender.directory import Count, Directory
 from services.sender.domain import TYPES, Broadcast, Priority, wall_of
 from services.sender.forecasts import preview_message
-from services.sender.messages import broadcast_message, draft_to_preview, draft_to_send, rules_message
+from services.sender.limits import Tally
+from services.sender.messages import (
+    broadcast_message,
+    draft_to_preview,
+    draft_to_send,
+    quota_message,
+    rules_message,
+)
+from services.sender.quotas import Quotas
 from services.sender.replays import Replays, answer_to, request_of
 from services.sender.rights import Caller, require_reach, require_sender
 from services.sender.rules import Draft, expiry_violations, preview_violations, send_violations
-from services.sender.store import CallStore
+from services.sender.store import Answer, CallStore
 from shared.clock import Clock
 from shared.errors import FieldViolation, InvalidField, OutsideReach
 from shared.failpoints import declare, failpoint
@@ -25,6 +34,7 @@ from shared.failpoints import declare, failpoint
 log = structlog.get_logger(__name__)
 
 SEND: Final = "SendBroadcast"
+_SOON: Final = timedelta(seconds=1)
 _Found = TypeVar("_Found")
 BEFORE_COMMIT, AFTER_COMMIT = declare("sender.send.before_commit", "sender.send.after_commit")
 
@@ -38,22 +48,35 @@ class Sending:
         replays: Replays,
         directory: Directory,
         backlog: Backlog,
+        quotas: Quotas,
         clock: Clock,
         wake_relay: Callable[[], None],
     ) -> None:
-        """`wake_relay` is told of every commit that added an outbox row."""
+        """`wake_relay` is told of every commit that added an outbox row which is due, or nearly so."""
         self._store = store
         self._replays = replays
         self._directory = directory
         self._backlog = backlog
+        self._quotas = quotas
         self._clock = clock
         self._wake_relay = wake_relay
 
-    async def replay(
+    async def precede(
         self, request: sender_pb2.SendBroadcastRequest
     ) -> sender_pb2.SendBroadcastResponse | None:
-        """The first answer to a repeated send."""
-        return await self._replays.find(SEND, request, sender_pb2.SendBroadcastResponse)
+        """What is known of a send before anybody asks who sends it: the first answer to one that is repeated.
+
+        Raises RateLimited for one that is too much: at once and without asking anybody, when this process knows that
+        and that it cannot be a repetition.
+        """
+        tally = self._quotas.tally(request)
+        if tally is not None:
+            self._quotas.refuse_known(tally, request.request_id)
+            self._directory.expect([tally.wedding_id] if tally.wedding_id else [])
+        earlier = await self._replays.find(SEND, request, sender_pb2.SendBroadcastResponse)
+        if earlier is None and tally is not None:
+            self._quotas.refuse_known(tally)
+        return earlier
 
     def send_violations(self, request: sender_pb2.SendBroadcastRequest) -> Iterable[FieldViolation]:
         """The rules of product.md that a send breaks, besides those in the contract."""
@@ -69,7 +92,7 @@ class Sending:
         wall = wall_of(draft.targeting, draft.wedding_id)
         if not request.validate_only:
             self._require_room(draft)
-        caller, count = await _both(self._sender(draft, wall), self._directory.count(draft.targeting, wall))
+        caller, count = await self._meant(draft, wall)
         now = self._clock.now()
         # Finding that out took a while, in which it may have expired.
         if late := list(expiry_violations(draft, now)):
@@ -77,22 +100,30 @@ class Sending:
         content = draft.content(now, caller.wedding(draft.wedding_id))
         broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted)
         response = _response(broadcast, count)
+        tally = Tally(caller.author, draft.type, draft.chosen_priority, draft.wedding_id)
         if request.validate_only:
             response.broadcast.ClearField("broadcast_id")
+            response.quota.CopyFrom(quota_message(await self._quotas.require_left(tally)))
             return response
-        return await self._accept(broadcast, request, response)
+        return await self._accept(broadcast, tally, request, response)
 
     async def preview(self, request: sender_pb2.PreviewAudienceRequest) -> sender_pb2.PreviewAudienceResponse:
         """Count what everybody meant by a valid request would get now."""
         draft = draft_to_preview(request)
         wall = wall_of(draft.targeting, draft.wedding_id)
-        broadcast_type = TYPES[draft.type]
-        priority = draft.priority or broadcast_type.default_priority
-        rules = rules_message(broadcast_type, priority, draft.wedding_id, wall)
+        rules = rules_message(TYPES[draft.type], draft.chosen_priority, draft.wedding_id, wall)
         _, forecast = await _both(
             self._sender(draft, wall), self._directory.forecast(draft.targeting, wall, rules)
         )
         return preview_message(forecast, draft.expires_at)
+
+    async def _meant(self, draft: Draft, wall: tuple[str, ...]) -> tuple[Caller, Count]:
+        """The caller, and how many people a draft of theirs means."""
+        if draft.targeting.names_people or len(wall) != 1:
+            return await _both(self._sender(draft, wall), self._directory.count(draft.targeting, wall))
+        # The whole team of one wedding, which the directory has told the size of with the caller's place on it.
+        caller = await self._sender(draft, wall)
+        return caller, Count(sum(each.team_size for each in caller.weddings), 0)
 
     async def _sender(self, draft: Draft, wall: tuple[str, ...]) -> Caller:
         """The caller, who may send this type to this audience."""
@@ -105,23 +136,34 @@ class Sending:
     def _require_room(self, draft: Draft) -> None:
         """What is for later waits in no dispatcher's way."""
         if draft.scheduled_for is None or draft.scheduled_for <= self._clock.now():
-            self._backlog.require_room(draft.priority or TYPES[draft.type].default_priority)
+            self._backlog.require_room(draft.chosen_priority)
 
     async def _accept(
         self,
         broadcast: Broadcast,
+        tally: Tally,
         request: sender_pb2.SendBroadcastRequest,
         response: sender_pb2.SendBroadcastResponse,
     ) -> sender_pb2.SendBroadcastResponse:
-        repeatable = request_of(SEND, request)
+        repeatable, limit = request_of(SEND, request), self._quotas.limit(tally)
         await failpoint(BEFORE_COMMIT)
-        earlier = await self._store.accept(broadcast, repeatable, SEND, response.SerializeToString())
-        await failpoint(AFTER_COMMIT)
-        if repeatable is not None and earlier is not None:
-            return answer_to(repeatable, earlier, sender_pb2.SendBroadcastResponse)
-        if broadcast.content.scheduled_for <= broadcast.created_at:
+        async with self._quotas.line(tally):
+            self._quotas.refuse_known(tally, request.request_id)
+            asked_at = self._clock.monotonic()
+            outcome = await self._store.accept(
+                broadcast, repeatable, SEND, response.SerializeToString(), limit
+            )
+            await failpoint(AFTER_COMMIT)
+            if isinstance(outcome, Answer):
+                return answer_to(repeatable, outcome, sender_pb2.SendBroadcastResponse)
+            quota = self._quotas.settle(tally, outcome.standing, asked_at, is_counted=outcome.is_accepted)
+        response.quota.CopyFrom(quota_message(quota))
+        due_in = broadcast.content.scheduled_for - broadcast.created_at
+        if not due_in:
             self._backlog.add(broadcast.content.priority)
-        self._wake_relay()
+        # What is due later than that it finds by itself, in time.
+        if due_in < _SOON:
+            self._wake_relay()
         _log_accepted(broadcast)
         return response
 
