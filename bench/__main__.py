@@ -12,7 +12,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import audience, delivery, inbox, isolation, live, memory, overload, reconnect, stalled
+from bench import audience, delivery, inbox, isolation, live, memory, overload, reconnect, schedule, stalled
 from bench.report import Result, show, write
 
 Scenario = Callable[[bool, Console], Awaitable[Result]]
@@ -26,6 +26,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "overload": overload.run,
     "reconnect": reconnect.run,
     "stalled": stalled.run,
+    "schedule": schedule.run,
 }
 
 _WIDTH: Final = 200

@@ -10,6 +10,7 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
 
 from services.sender import servicer
+from services.sender.approval import Approval
 from services.sender.backlog import Backlog
 from services.sender.cancelling import CancelFinisher, Cancelling, Stopping
 from services.sender.config import Settings
@@ -77,18 +78,29 @@ async def start(settings: Settings) -> RunningSender:
         nats,
         lease_s=settings.relay_lease_s,
         lease_ceiling_s=settings.relay_lease_ceiling_s,
+        window=settings.relay_window,
         encode=encode_due,
     )
     backlog = Backlog(work, settings.backlog)
-    sending = Sending(store, replays, directory, backlog, clock, relay.wake)
+    sending = Sending(
+        store,
+        replays,
+        directory,
+        backlog,
+        clock,
+        relay.wake,
+        approval_threshold=settings.approval_threshold,
+    )
     progress = Progress(store, directory, dispatches, inboxes, changes, clock)
+    approval = Approval(
+        store, work, replays, directory, progress, backlog, changes, clock, wake_relay=relay.wake
+    )
     stopping = Stopping(work, dispatches, inboxes, changes)
     cancelling, finisher = (
         Cancelling(store, replays, directory, progress, stopping),
         CancelFinisher(work, stopping),
     )
-    orders = Orders(work, directory, changes, clock)
-    states = StateConsumer(work, changes, clock)
+    orders, states = Orders(work, directory, changes, clock), StateConsumer(work, changes, clock)
     reports = PullWorker(nats, SENDER_STATE, states.handle, bury=bury, concurrency=4, batch=64, ack_sync=True)
 
     health = HealthMonitor(
@@ -106,9 +118,9 @@ async def start(settings: Settings) -> RunningSender:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_SenderServiceServicer_to_server,
-        servicer.SenderServicer(sending, cancelling, progress, orders, Listing(store, directory)),
+        servicer.SenderServicer(sending, approval, cancelling, progress, orders, Listing(store, directory)),
         servicer.RIGHTS,
-        servicer.replays(sending, cancelling),
+        servicer.replays(sending, approval, cancelling),
         servicer.rules(sending),
     )
     failpoints.check_declared()

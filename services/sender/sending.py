@@ -11,7 +11,7 @@ from wedsync.broadcast.v1 import sender_pb2
 
 from services.sender.backlog import Backlog
 from services.sender.directory import Count, Directory
-from services.sender.domain import TYPES, Broadcast, Priority, wall_of
+from services.sender.domain import TYPES, Broadcast, Priority, State, needs_approval, wall_of
 from services.sender.forecasts import preview_message
 from services.sender.messages import broadcast_message, draft_to_preview, draft_to_send, rules_message
 from services.sender.replays import Replays, answer_to, request_of
@@ -40,14 +40,20 @@ class Sending:
         backlog: Backlog,
         clock: Clock,
         wake_relay: Callable[[], None],
+        *,
+        approval_threshold: int,
     ) -> None:
-        """`wake_relay` is told of every commit that added an outbox row."""
+        """`wake_relay` is told of every commit that added an outbox row.
+
+        What is meant for more people than `approval_threshold` waits for another admin.
+        """
         self._store = store
         self._replays = replays
         self._directory = directory
         self._backlog = backlog
         self._clock = clock
         self._wake_relay = wake_relay
+        self._approval_threshold = approval_threshold
 
     async def replay(
         self, request: sender_pb2.SendBroadcastRequest
@@ -75,7 +81,9 @@ class Sending:
         if late := list(expiry_violations(draft, now)):
             raise InvalidField(violations=late)
         content = draft.content(now, caller.wedding(draft.wedding_id))
-        broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted)
+        waits = needs_approval(content, count.targeted, self._approval_threshold)
+        state = State.AWAITING_APPROVAL if waits else State.PENDING
+        broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted, state)
         response = _response(broadcast, count)
         if request.validate_only:
             response.broadcast.ClearField("broadcast_id")
@@ -119,7 +127,7 @@ class Sending:
         await failpoint(AFTER_COMMIT)
         if repeatable is not None and earlier is not None:
             return answer_to(repeatable, earlier, sender_pb2.SendBroadcastResponse)
-        if broadcast.content.scheduled_for <= broadcast.created_at:
+        if broadcast.state is State.PENDING and broadcast.content.scheduled_for <= broadcast.created_at:
             self._backlog.add(broadcast.content.priority)
         self._wake_relay()
         _log_accepted(broadcast)
@@ -161,6 +169,7 @@ def _log_accepted(broadcast: Broadcast) -> None:
         "priority": content.priority.slug,
         "targeted": broadcast.targeted,
         "scheduled": content.scheduled_for > broadcast.created_at,
+        "awaits_approval": broadcast.state is State.AWAITING_APPROVAL,
     }
     log.info("broadcast_accepted", **fields)
     if content.priority is Priority.CRITICAL:

@@ -7,6 +7,7 @@ from typing_extensions import override
 from wedsync.broadcast.v1 import sender_pb2
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
 
+from services.sender.approval import APPROVE, REJECT, Approval
 from services.sender.cancelling import CANCEL, Cancelling
 from services.sender.listing import Listing
 from services.sender.orders import Orders
@@ -40,9 +41,14 @@ RIGHTS: Final[dict[str, Right]] = {
 """Each method's row of product.md's table of rights."""
 
 
-def replays(sending: Sending, cancelling: Cancelling) -> dict[str, Replay]:
+def replays(sending: Sending, approval: Approval, cancelling: Cancelling) -> dict[str, Replay]:
     """What answers a repeated request before anything about it is judged anew."""
-    return {SEND: sending.replay, CANCEL: cancelling.replay}
+    return {
+        SEND: sending.replay,
+        APPROVE: approval.replay_approval,
+        REJECT: approval.replay_rejection,
+        CANCEL: cancelling.replay,
+    }
 
 
 def rules(sending: Sending) -> dict[str, Rules]:
@@ -56,12 +62,14 @@ class SenderServicer(SenderServiceServicer):
     def __init__(
         self,
         sending: Sending,
+        approval: Approval,
         cancelling: Cancelling,
         progress: Progress,
         orders: Orders,
         listing: Listing,
     ) -> None:
         self._sending = sending
+        self._approval = approval
         self._cancelling = cancelling
         self._progress = progress
         self._orders = orders
@@ -78,6 +86,18 @@ class SenderServicer(SenderServiceServicer):
         self, request: sender_pb2.PreviewAudienceRequest, context: object
     ) -> sender_pb2.PreviewAudienceResponse:
         return await self._sending.preview(request)
+
+    @override
+    async def ApproveBroadcast(
+        self, request: sender_pb2.ApproveBroadcastRequest, context: object
+    ) -> sender_pb2.ApproveBroadcastResponse:
+        return await self._approval.approve(request)
+
+    @override
+    async def RejectBroadcast(
+        self, request: sender_pb2.RejectBroadcastRequest, context: object
+    ) -> sender_pb2.RejectBroadcastResponse:
+        return await self._approval.reject(request)
 
     @override
     async def CancelBroadcast(

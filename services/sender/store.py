@@ -13,6 +13,7 @@ from services.sender.domain import (
     Broadcast,
     Cancellation,
     Content,
+    Decision,
     Priority,
     State,
     Targeting,
@@ -85,6 +86,7 @@ class CallStore:
             broadcast_due(content.priority.slug),
             due_payload(broadcast),
             content.scheduled_for <= broadcast.created_at,
+            broadcast.state,
         )
         return _answer(row)
 
@@ -158,6 +160,22 @@ class CallStore:
                 [*states_before(State.CANCELLED), State.CANCELLED],
                 reason,
                 retract,
+            )
+        )
+
+    async def decide(self, caller: Caller, broadcast: Broadcast, state: State, reason: str) -> bool:
+        """Move what waits for approval to `state`; False when it is the caller's own, or does not wait any more."""
+        return bool(
+            await self._database.fetchval(
+                _QUERIES["decide_broadcast"],
+                caller.author.name,
+                caller.is_admin,
+                broadcast.broadcast_id,
+                states_before(state),
+                state,
+                reason,
+                broadcast_due(broadcast.content.priority.slug),
+                due_payload(broadcast),
             )
         )
 
@@ -259,6 +277,7 @@ def _broadcast(row: Row) -> Broadcast:
         is_being_cancelled=row["cancel_requested_at"] is not None,
         is_to_be_retracted=row["retract"],
         cancellation=_cancellation(row),
+        decision=_decision(row),
     )
 
 
@@ -303,3 +322,9 @@ def _cancellation(row: Row) -> Cancellation | None:
         already_sent=row["already_sent"],
         retracted=row["retracted"],
     )
+
+
+def _decision(row: Row) -> Decision | None:
+    if row["decided_at"] is None:
+        return None
+    return Decision(row["decided_by"], row["decided_at"], row["decision_reason"])

@@ -164,6 +164,54 @@ async def test_admin_stops_all(tables: Tables) -> None:
     assert await tables.stoppable(caller=ME, reads_all="true", stops_all="true") == {OWN}
 
 
+DECIDE = "UPDATE broadcasts SET state = $1, decided_by = $2, decided_at = now() RETURNING broadcast_id"
+
+
+async def wait_for_approval(tables: Tables) -> None:
+    """Have all broadcasts of the test wait."""
+    await tables.admin.execute("UPDATE broadcasts SET state = 'awaiting_approval'")
+
+
+async def decided(tables: Tables, state: str = "pending", by: str = ME, **settings: str) -> set[UUID]:
+    """The broadcasts that a decision moves under the name by which it is carried out."""
+    async with tables.role("sender_owner", **({"caller": ME, "decides": "true"} | settings)) as connection:
+        rows = await connection.fetch(DECIDE, state, by)
+    return {row["broadcast_id"] for row in rows}
+
+
+@pytest.mark.parametrize("state", ["pending", "rejected"])
+async def test_admin_decides_about_others(tables: Tables, state: str) -> None:
+    """By decide_others, with see_what_is_decided; never about their own, and for nobody who does not decide."""
+    await wait_for_approval(tables)
+    assert await decided(tables, state) == {TEAMS, FOREIGN}
+    assert await decided(tables, state, decides="false") == set()
+    await tables.drop("decide_others", "broadcasts")
+    assert await decided(tables, state) == set()
+
+
+async def test_decision_sees_what_it_decides_about(tables: Tables) -> None:
+    """By see_what_is_decided, and by nothing else."""
+    await wait_for_approval(tables)
+    assert await tables.visible("sender_owner", caller=ME, decides="true") == {OWN, TEAMS, FOREIGN}
+    assert await tables.visible("sender_owner", caller=ME, decides="false") == set()
+    await tables.drop("see_what_is_decided", "broadcasts")
+    assert await tables.visible("sender_owner", caller=ME, decides="true") == set()
+    assert await decided(tables) == set()
+
+
+async def test_decision_is_about_what_waits(tables: Tables) -> None:
+    """What does not wait is out of its reach."""
+    assert await decided(tables) == set()
+
+
+@pytest.mark.parametrize(("state", "by"), [("sent", ME), ("dispatching", ME), ("pending", SOMEBODY)])
+async def test_decision_is_nothing_else(tables: Tables, state: str, by: str) -> None:
+    """No other state, and no other name than the caller's."""
+    await wait_for_approval(tables)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await decided(tables, state, by)
+
+
 async def test_nobody_sends_in_anothers_name(tables: Tables) -> None:
     """By send_in_own_name; without it nothing could be sent at all."""
     async with tables.role("sender_api", caller=ME) as connection:
@@ -230,6 +278,7 @@ async def test_worker_carries_any_broadcast(tables: Tables) -> None:
         ("sender_api", "UPDATE broadcasts SET state = 'sent'"),
         ("sender_api", "UPDATE broadcasts SET title = 'other'"),
         ("sender_api", "UPDATE broadcasts SET created_by = 'other'"),
+        ("sender_api", "UPDATE broadcasts SET decided_by = 'other'"),
         ("sender_api", "UPDATE requests SET response = ''"),
         ("sender_api", "SELECT payload FROM outbox"),
         ("sender_api", "UPDATE outbox SET state = 'done'"),
@@ -238,6 +287,11 @@ async def test_worker_carries_any_broadcast(tables: Tables) -> None:
         ("sender_worker", "UPDATE broadcasts SET created_by = 'other'"),
         ("sender_worker", "UPDATE broadcasts SET user_ids = '{}'"),
         ("sender_worker", "SELECT caller FROM requests"),
+        ("sender_worker", "UPDATE broadcasts SET decided_by = 'other'"),
+        (
+            "sender_worker",
+            "SELECT decide_broadcast('me', true, gen_random_uuid(), '{}', 'pending', '', 'subject', '')",
+        ),
         ("sender_api", "CREATE TABLE more ()"),
         ("sender_worker", "ALTER TABLE broadcasts DISABLE ROW LEVEL SECURITY"),
     ],
@@ -288,4 +342,6 @@ async def test_every_policy_is_tested(tables: Tables) -> None:
         "move_state",
         "remember_own",
         "replay_own",
+        "see_what_is_decided",
+        "decide_others",
     }

@@ -115,7 +115,9 @@ class SenderServiceServicer:
         """SendBroadcast accepts a broadcast for now or later and answers once it can no longer be lost. With the same
         request_id and body it gives the first answer again; with another body ALREADY_EXISTS. Errors: INVALID_ARGUMENT
         (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
-        NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED (rate limit).
+        NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED (rate limit). A broadcast to
+        very many people, and a critical one that is about no wedding, is accepted as AWAITING_APPROVAL and goes nowhere
+        until an admin who has not sent it calls ApproveBroadcast.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,14 +150,17 @@ class SenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveBroadcast(self, request, context):
-        """ApproveBroadcast releases a broadcast that waits for approval. Not served yet.
+        """ApproveBroadcast releases a broadcast that waits for approval: it goes out at once, or when it is scheduled. Who has
+        approved it gets the same answer again. Errors: NOT_FOUND; PERMISSION_DENIED (only admins decide, and nobody about
+        what they have sent themselves); FAILED_PRECONDITION when it does not wait (any more), also because it has expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectBroadcast(self, request, context):
-        """RejectBroadcast refuses a broadcast that waits for approval. Not served yet.
+        """RejectBroadcast ends a broadcast that waits for approval: nobody will get it. Who has rejected it gets the same answer
+        again. Errors: as ApproveBroadcast.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
