@@ -6,6 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 from google.type.timeofday_pb2 import TimeOfDay
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, Priority
+from wedsync.broadcast.v1.sender_pb2 import AuditAction, AuditCheckpoint
 
 from cli.exits import ExitCode, Failure
 
@@ -76,3 +77,25 @@ def parse_switch(option: str, text: str) -> bool:
     if text.lower() not in ("on", "off"):
         raise Failure(f"{option} must be on or off.", ExitCode.USAGE)
     return text.lower() == "on"
+
+
+def parse_audit_action(name: str) -> "AuditAction.ValueType":
+    """What an entry of the audit log is about, by its word."""
+    known = {
+        each.removeprefix("AUDIT_ACTION_").lower(): number for each, number in AuditAction.items() if number
+    }
+    if name not in known:
+        raise Failure(f"--action must be one of {', '.join(known)}.", ExitCode.USAGE)
+    return known[name]
+
+
+def parse_checkpoint(option: str, text: str) -> AuditCheckpoint:
+    """A place in the audit log with its hash, as `broadcast audit verify` prints it."""
+    position, _, digest = text.partition(":")
+    try:
+        checkpoint = AuditCheckpoint(position=int(position), hash=bytes.fromhex(digest))
+    except ValueError as error:
+        raise Failure(
+            f"{option} must be a position and a hash, such as 12:6f…, as verify prints it.", ExitCode.USAGE
+        ) from error
+    return checkpoint

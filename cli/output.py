@@ -109,6 +109,7 @@ def word(enum_name: str) -> str:
         "CHANNEL_",
         "PRIORITY_",
         "CATEGORY_",
+        "AUDIT_ACTION_",
     ):
         if enum_name.startswith(prefix):
             return enum_name.removeprefix(prefix).lower()

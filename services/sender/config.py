@@ -35,6 +35,7 @@ class Settings:
     relay_lease_s: float
     relay_lease_ceiling_s: float
     backlog: Mapping[Priority, int]
+    audit_checkpoint_s: float
     log_format: str | None
 
     @classmethod
@@ -59,5 +60,7 @@ class Settings:
                 priority: env.integer(f"SENDER_BACKLOG_{priority.name}", usual, least=1, most=1_000_000)
                 for priority, usual in _BACKLOG.items()
             },
+            # What is cut off the end of the audit log sooner after it was added is not found out from here.
+            audit_checkpoint_s=env.seconds("SENDER_AUDIT_CHECKPOINT_S", 5.0, least=0.05, most=3600),
             log_format=read_format(env),
         )

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from dataclasses import dataclass
+from typing import Self
 
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
@@ -10,6 +11,9 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
 
 from services.sender import servicer
+from services.sender.audit_keeper import CheckpointKeeper, record_refusals
+from services.sender.audit_store import AuditChain, AuditPages
+from services.sender.auditing import Auditing
 from services.sender.backlog import Backlog
 from services.sender.cancelling import CancelFinisher, Cancelling, Stopping
 from services.sender.config import Settings
@@ -24,8 +28,9 @@ from services.sender.store import SCHEMA, CallStore, DispatchStore
 from shared import database, failpoints, logging, messaging
 from shared.auth import TokenVerifier
 from shared.channels import open_channel
-from shared.clock import SystemClock
-from shared.drain import DrainStep, run_until_signal
+from shared.clock import Clock, SystemClock
+from shared.database import Database
+from shared.drain import DrainStep, Loop, end_loops, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.outbox import OutboxRelay
@@ -33,6 +38,7 @@ from shared.pull_worker import PullWorker
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import SENDER_STATE
+from shared.wall_refusals import RefusalKeeper, WallRefusals
 
 # Connections that are there before anybody needs them: to make one takes longer than the call that waits for it.
 _READY = 4
@@ -45,6 +51,25 @@ class RunningSender:
     address: Address
     background: tuple[asyncio.Task[None], ...]
     steps: tuple[DrainStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Audit:
+    """The parts of the audit log."""
+
+    auditing: Auditing
+    refusals: WallRefusals
+    loops: tuple[Loop, ...]
+
+    @classmethod
+    def of(
+        cls, called: Database, worked: Database, directory: Directory, clock: Clock, settings: Settings
+    ) -> Self:
+        chain = AuditChain(worked)
+        walls = RefusalKeeper(WallRefusals(clock), record_refusals(chain))
+        checkpoints = CheckpointKeeper(chain, settings.audit_checkpoint_s)
+        auditing = Auditing(AuditPages(called), chain, directory, clock)
+        return cls(auditing, walls.refusals, (walls, checkpoints))
 
 
 async def start(settings: Settings) -> RunningSender:
@@ -87,8 +112,8 @@ async def start(settings: Settings) -> RunningSender:
         Cancelling(store, replays, directory, progress, stopping),
         CancelFinisher(work, stopping),
     )
-    orders = Orders(work, directory, changes, clock)
-    states = StateConsumer(work, changes, clock)
+    orders, states = Orders(work, directory, changes, clock), StateConsumer(work, changes, clock)
+    audit = _Audit.of(called, worked, directory, clock, settings)
     reports = PullWorker(nats, SENDER_STATE, states.handle, bury=bury, concurrency=4, batch=64, ack_sync=True)
 
     health = HealthMonitor(
@@ -102,26 +127,33 @@ async def start(settings: Settings) -> RunningSender:
             Dependency("inbox", lambda: check_serving(inbox), required=False),
         ]
     )
-    edge = EdgeInterceptor(verifier, role_of=directory.role_of, limits=settings.server.limits)
+    edge = EdgeInterceptor(
+        verifier, role_of=directory.role_of, limits=settings.server.limits, refusals=audit.refusals
+    )
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_SenderServiceServicer_to_server,
-        servicer.SenderServicer(sending, cancelling, progress, orders, Listing(store, directory)),
+        servicer.SenderServicer(
+            sending, cancelling, progress, orders, Listing(store, directory), audit.auditing
+        ),
         servicer.RIGHTS,
         servicer.replays(sending, cancelling),
         servicer.rules(sending),
     )
     failpoints.check_declared()
 
-    loops = (relay, reports, finisher)
-    background = tuple(asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in loops)
+    loops: tuple[Loop, ...] = (relay, finisher, *audit.loops)
+    background = (
+        asyncio.create_task(reports.run(), name=type(reports).__name__),
+        *(asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in loops),
+    )
     steps = (
         server.leave(),
         DrainStep("stop_fetching", reports.stop),
         DrainStep("end_watches", changes.close),
         server.finish_calls(),
         DrainStep("stop_counting", backlog.close),
-        DrainStep("finish_relay", lambda: _finish(relay, finisher, background)),
+        DrainStep("finish_loops", lambda: end_loops(loops, background)),
         DrainStep("drain_nats", nats.drain),
         DrainStep(
             "close_channels", lambda: asyncio.gather(preferences.close(), dispatcher.close(), inbox.close())
@@ -138,14 +170,6 @@ async def main() -> int:
     sender = await start(settings)
     settle_memory()
     return await run_until_signal(sender.steps, sender.background)
-
-
-async def _finish(
-    relay: OutboxRelay, finisher: CancelFinisher, background: tuple[asyncio.Task[None], ...]
-) -> None:
-    relay.stop()
-    finisher.stop()
-    await asyncio.wait(background)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from typing_extensions import override
 from wedsync.broadcast.v1 import sender_pb2
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
 
+from services.sender.auditing import Auditing
 from services.sender.cancelling import CANCEL, Cancelling
 from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
-from services.sender.rights import ADMIN, COORDINATOR, READ_SCOPE, SEND_SCOPE
+from services.sender.rights import ADMIN, AUDIT_SCOPE, COORDINATOR, READ_SCOPE, SEND_SCOPE
 from services.sender.sending import SEND, Sending
 from shared.methods import Replay
 from shared.rights import Right, limited_scope, roles, scopes
@@ -32,10 +33,11 @@ RIGHTS: Final[dict[str, Right]] = {
     "GetAnalytics": _READERS,
     "ApproveBroadcast": roles(ADMIN),
     "RejectBroadcast": roles(ADMIN),
-    "ListAuditEvents": roles(ADMIN) | scopes("audit.read"),
-    "VerifyAuditLog": roles(ADMIN) | scopes("audit.read"),
+    "ListAuditEvents": roles(ADMIN) | scopes(AUDIT_SCOPE),
+    "VerifyAuditLog": roles(ADMIN) | scopes(AUDIT_SCOPE),
     "CleanUp": roles(ADMIN) | scopes("dispatch.operate"),
     "GetDispatchOrder": scopes("internal"),
+    "RecordAuditEvents": scopes("internal"),
 }
 """Each method's row of product.md's table of rights."""
 
@@ -60,12 +62,14 @@ class SenderServicer(SenderServiceServicer):
         progress: Progress,
         orders: Orders,
         listing: Listing,
+        auditing: Auditing,
     ) -> None:
         self._sending = sending
         self._cancelling = cancelling
         self._progress = progress
         self._orders = orders
         self._listing = listing
+        self._auditing = auditing
 
     @override
     async def SendBroadcast(
@@ -111,3 +115,21 @@ class SenderServicer(SenderServiceServicer):
         is_plan = request.purpose == sender_pb2.DISPATCH_PURPOSE_PLAN
         fetch = self._orders.plan if is_plan else self._orders.content
         return sender_pb2.GetDispatchOrderResponse(order=await fetch(request.broadcast_id.lower()))
+
+    @override
+    async def ListAuditEvents(
+        self, request: sender_pb2.ListAuditEventsRequest, context: object
+    ) -> sender_pb2.ListAuditEventsResponse:
+        return await self._auditing.list(request)
+
+    @override
+    async def VerifyAuditLog(
+        self, request: sender_pb2.VerifyAuditLogRequest, context: object
+    ) -> sender_pb2.VerifyAuditLogResponse:
+        return await self._auditing.verify(request)
+
+    @override
+    async def RecordAuditEvents(
+        self, request: sender_pb2.RecordAuditEventsRequest, context: object
+    ) -> sender_pb2.RecordAuditEventsResponse:
+        return await self._auditing.record(request)

@@ -23,6 +23,7 @@ _REQUEST = """
     INSERT INTO requests (caller, method, request_id, body_hash, response)
     VALUES ('{}', 'Send', '{}', decode(repeat('00', 32), 'hex'), '')
 """
+_ENTRY = "INSERT INTO audit_log (at, actor, action) VALUES (now(), '{}', 'erased')"
 # Mine, one about a wedding, and one that is none of my business.
 ROWS: Final = "; ".join(
     (
@@ -32,6 +33,7 @@ ROWS: Final = "; ".join(
         f"INSERT INTO walls VALUES ('00000000-0000-4000-8000-000000000002', '{_WEDDING}')",  # noqa: S608
         _REQUEST.format(_ME, "00000000-0000-4000-8000-000000000001"),
         _REQUEST.format(_SOMEBODY, "00000000-0000-4000-8000-000000000002"),
+        _ENTRY.format(_ME),
     )
 )
 
@@ -86,4 +88,30 @@ LEAKS: Final[Sequence[Leak]] = (
         keeps=_calls(_REQUEST.format(_SOMEBODY, _NEW), caller=_ME),
     ),
     own_rows("requests", "replay_own", "caller", "sender_api", _AS_ME, _ME),
+    Leak(
+        "audit_log",
+        "record_own",
+        lets=_calls(_ENTRY.format(_ME), caller=_ME),
+        keeps=_calls(_ENTRY.format(_SOMEBODY), caller=_ME),
+    ),
+    Leak(
+        "audit_log",
+        "read_audit",
+        lets=_calls("SELECT FROM audit_log", caller=_SOMEBODY, reads_audit="true"),
+        keeps=_calls("SELECT FROM audit_log", caller=_ME, reads_all="true", reads_audit="false"),
+    ),
+    Leak(
+        "audit_log",
+        "record_any",
+        lets=Deed("sender_worker", _ENTRY.format(_SOMEBODY)),
+        keeps=_calls(_ENTRY.format(_SOMEBODY), caller=""),
+    ),
+    workers_rows("audit_log", "read_to_verify", "sender"),
+    # What chains an entry to the last one runs as the owner.
+    Leak(
+        "audit_log",
+        "read_the_end",
+        lets=Deed("sender_owner", "SELECT FROM audit_log"),
+        keeps=_calls("SELECT FROM audit_log"),
+    ),
 )

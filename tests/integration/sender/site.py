@@ -241,11 +241,11 @@ async def end(running: RunningSender) -> None:
 
 @asynccontextmanager
 async def serving_site(
-    folder: Path, database: SuiteDatabase, access: NatsAccess, beside: Neighbours
+    folder: Path, database: SuiteDatabase, access: NatsAccess, beside: Neighbours, **changes: str
 ) -> AsyncIterator[ServingSite]:
-    """A sender that serves for the time of the block."""
+    """A sender that serves for the time of the block; `changes` are variables that are otherwise."""
     mint = TokenMint(folder)
-    variables = environment(folder, mint, database, access, beside.address)
+    variables = environment(folder, mint, database, access, beside.address) | changes
     running = await start(Settings.read(Environment(variables)))
     async with surroundings(database, access, str(running.address)) as (channel, admin, lanes):
         site = ServingSite(beside, mint, channel, database, admin, lanes, variables, running)

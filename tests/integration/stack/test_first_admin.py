@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from tests.integration.preferences.inbox import told_inbox
 from wedsync.broadcast.v1 import directory_pb2
 
 from stack.errors import StackError
@@ -14,7 +15,6 @@ from stack.first_admin import FirstAdminRefused, Newcomer, UnknownPerson, make_f
 from stack.nats import NatsAccess
 from stack.provision import SuiteDatabase, provision_streams
 from tests.conftest import MakeSuite
-from tests.integration.preferences.inbox import told_inbox
 from tests.integration.preferences.site import preferences_site
 
 ADA = Newcomer("Ada", "Europe/Vienna")
