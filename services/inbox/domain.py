@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -194,13 +194,14 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Engagement:
-    """How many people did what with a broadcast."""
+    """How many people did what with a broadcast; `time_to_read` is what all its readers took together, if counted."""
 
     delivered: int
     read: int
     acknowledged: int
     dismissed: int
     clicked: int
+    time_to_read: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,14 @@ SELECT
 FROM count_engagement($1) AS engagement
 ORDER BY engagement.place;
 
+-- name: count_engagement_until
+-- What people had done with broadcasts by a moment that is past.
+SELECT
+    engagement.delivered, engagement.read, engagement.acknowledged, engagement.dismissed, engagement.clicked,
+    engagement.time_to_read_us
+FROM count_engagement_until($1, $2) AS engagement
+ORDER BY engagement.place;
+
 -- name: find_readers
 -- Whose hold may end without an alert.
 SELECT reader.number

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -205,6 +205,23 @@ class WorkStore:
         rows = await self._database.fetch(QUERIES["count_engagement"], broadcast_ids)
         return [
             Engagement(row["delivered"], row["read"], row["acknowledged"], row["dismissed"], row["clicked"])
+            for row in rows
+        ]
+
+    async def count_engagement_until(
+        self, broadcast_ids: Sequence[UUID], until: datetime
+    ) -> list[Engagement]:
+        """The same as it was just before a moment, with how long readers took."""
+        rows = await self._database.fetch(QUERIES["count_engagement_until"], broadcast_ids, until)
+        return [
+            Engagement(
+                row["delivered"],
+                row["read"],
+                row["acknowledged"],
+                row["dismissed"],
+                row["clicked"],
+                timedelta(microseconds=row["time_to_read_us"]),
+            )
             for row in rows
         ]
 

@@ -35,6 +35,7 @@ class Settings:
     relay_lease_s: float
     relay_lease_ceiling_s: float
     backlog: Mapping[Priority, int]
+    tally_s: float
     log_format: str | None
 
     @classmethod
@@ -59,5 +60,7 @@ class Settings:
                 priority: env.integer(f"SENDER_BACKLOG_{priority.name}", usual, least=1, most=1_000_000)
                 for priority, usual in _BACKLOG.items()
             },
+            # How long a broadcast is left alone at least before it is counted again for analytics.
+            tally_s=env.seconds("SENDER_TALLY_S", 5.0, least=0.1, most=3600),
             log_format=read_format(env),
         )

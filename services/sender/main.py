@@ -10,6 +10,7 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
 
 from services.sender import servicer
+from services.sender.analytics_store import AnalyticsStore, TallyStore
 from services.sender.backlog import Backlog
 from services.sender.cancelling import CancelFinisher, Cancelling, Stopping
 from services.sender.config import Settings
@@ -19,11 +20,13 @@ from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import DISPATCHER_SERVICE, INBOX_SERVICE, Changes, Progress
 from services.sender.replays import Replays
+from services.sender.reporting import Reporting
 from services.sender.sending import Sending
 from services.sender.store import SCHEMA, CallStore, DispatchStore
+from services.sender.tallying import Tallying
 from shared import database, failpoints, logging, messaging
 from shared.auth import TokenVerifier
-from shared.channels import open_channel
+from shared.channels import ServiceChannel, open_channel
 from shared.clock import SystemClock
 from shared.drain import DrainStep, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
@@ -49,8 +52,7 @@ class RunningSender:
 
 async def start(settings: Settings) -> RunningSender:
     """Connect, build and serve."""
-    clock, transport, token = SystemClock(), settings.server.transport, settings.token
-    connections = settings.database_connections
+    clock, connections = SystemClock(), settings.database_connections
 
     verifier = await TokenVerifier.open(settings.auth)
     called = await database.connect(
@@ -60,13 +62,7 @@ async def start(settings: Settings) -> RunningSender:
         settings.worker_database_url, application_name=SCHEMA, min_size=_READY, max_size=connections
     )
     nats = await messaging.connect(settings.messaging)
-    preferences = open_channel(
-        "preferences", settings.preferences, transport, token, retried=[AUDIENCE_SERVICE]
-    )
-    dispatcher = open_channel(
-        "dispatcher", settings.dispatcher, transport, token, retried=[DISPATCHER_SERVICE]
-    )
-    inbox = open_channel("inbox", settings.inbox, transport, token, retried=[INBOX_SERVICE])
+    preferences, dispatcher, inbox = _open_channels(settings)
 
     store, work, changes = CallStore(called), DispatchStore(worked), Changes()
     directory, replays = Directory(AudienceServiceStub(preferences)), Replays(store)
@@ -87,6 +83,9 @@ async def start(settings: Settings) -> RunningSender:
         Cancelling(store, replays, directory, progress, stopping),
         CancelFinisher(work, stopping),
     )
+    listing = Listing(store, directory)
+    reporting = Reporting(AnalyticsStore(called), listing, clock)
+    tallying = Tallying(TallyStore(worked), dispatches, inboxes, clock, settings.tally_s)
     orders = Orders(work, directory, changes, clock)
     states = StateConsumer(work, changes, clock)
     reports = PullWorker(nats, SENDER_STATE, states.handle, bury=bury, concurrency=4, batch=64, ack_sync=True)
@@ -106,14 +105,14 @@ async def start(settings: Settings) -> RunningSender:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_SenderServiceServicer_to_server,
-        servicer.SenderServicer(sending, cancelling, progress, orders, Listing(store, directory)),
+        servicer.SenderServicer(sending, cancelling, progress, orders, listing, reporting),
         servicer.RIGHTS,
         servicer.replays(sending, cancelling),
-        servicer.rules(sending),
+        servicer.rules(sending, reporting),
     )
     failpoints.check_declared()
 
-    loops = (relay, reports, finisher)
+    loops = (relay, reports, finisher, tallying)
     background = tuple(asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in loops)
     steps = (
         server.leave(),
@@ -121,7 +120,7 @@ async def start(settings: Settings) -> RunningSender:
         DrainStep("end_watches", changes.close),
         server.finish_calls(),
         DrainStep("stop_counting", backlog.close),
-        DrainStep("finish_relay", lambda: _finish(relay, finisher, background)),
+        DrainStep("finish_relay", lambda: _finish((relay, finisher, tallying), background)),
         DrainStep("drain_nats", nats.drain),
         DrainStep(
             "close_channels", lambda: asyncio.gather(preferences.close(), dispatcher.close(), inbox.close())
@@ -140,11 +139,21 @@ async def main() -> int:
     return await run_until_signal(sender.steps, sender.background)
 
 
+def _open_channels(settings: Settings) -> tuple[ServiceChannel, ServiceChannel, ServiceChannel]:
+    """To preferences, dispatcher and inbox."""
+    transport, token = settings.server.transport, settings.token
+    return (
+        open_channel("preferences", settings.preferences, transport, token, retried=[AUDIENCE_SERVICE]),
+        open_channel("dispatcher", settings.dispatcher, transport, token, retried=[DISPATCHER_SERVICE]),
+        open_channel("inbox", settings.inbox, transport, token, retried=[INBOX_SERVICE]),
+    )
+
+
 async def _finish(
-    relay: OutboxRelay, finisher: CancelFinisher, background: tuple[asyncio.Task[None], ...]
+    loops: tuple[OutboxRelay | CancelFinisher | Tallying, ...], background: tuple[asyncio.Task[None], ...]
 ) -> None:
-    relay.stop()
-    finisher.stop()
+    for loop in loops:
+        loop.stop()
     await asyncio.wait(background)
 
 

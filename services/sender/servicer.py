@@ -11,6 +11,7 @@ from services.sender.cancelling import CANCEL, Cancelling
 from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
+from services.sender.reporting import Reporting
 from services.sender.rights import ADMIN, COORDINATOR, READ_SCOPE, SEND_SCOPE
 from services.sender.sending import SEND, Sending
 from shared.methods import Replay
@@ -45,9 +46,13 @@ def replays(sending: Sending, cancelling: Cancelling) -> dict[str, Replay]:
     return {SEND: sending.replay, CANCEL: cancelling.replay}
 
 
-def rules(sending: Sending) -> dict[str, Rules]:
+def rules(sending: Sending, reporting: Reporting) -> dict[str, Rules]:
     """The rules that the contract's annotations cannot state; they are told together with those that they do."""
-    return {SEND: sending.send_violations, "PreviewAudience": sending.preview_violations}
+    return {
+        SEND: sending.send_violations,
+        "PreviewAudience": sending.preview_violations,
+        "GetAnalytics": reporting.violations,
+    }
 
 
 class SenderServicer(SenderServiceServicer):
@@ -60,12 +65,14 @@ class SenderServicer(SenderServiceServicer):
         progress: Progress,
         orders: Orders,
         listing: Listing,
+        reporting: Reporting,
     ) -> None:
         self._sending = sending
         self._cancelling = cancelling
         self._progress = progress
         self._orders = orders
         self._listing = listing
+        self._reporting = reporting
 
     @override
     async def SendBroadcast(
@@ -96,6 +103,12 @@ class SenderServicer(SenderServiceServicer):
         self, request: sender_pb2.ListBroadcastsRequest, context: object
     ) -> sender_pb2.ListBroadcastsResponse:
         return await self._listing.list(request)
+
+    @override
+    async def GetAnalytics(
+        self, request: sender_pb2.GetAnalyticsRequest, context: object
+    ) -> sender_pb2.GetAnalyticsResponse:
+        return await self._reporting.get(request)
 
     @override
     async def WatchBroadcast(

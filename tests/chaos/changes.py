@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.type.timeofday_pb2 import TimeOfDay
 from wedsync.broadcast.v1.common_pb2 import ReceiptAction
 from wedsync.broadcast.v1.directory_pb2 import SetWeddingTeamRequest
-from wedsync.broadcast.v1.inbox_pb2 import RecordReceiptsRequest
+from wedsync.broadcast.v1.inbox_pb2 import MarkAllReadRequest, RecordReceiptsRequest
 from wedsync.broadcast.v1.preferences_pb2 import Preferences, QuietHours, UpdatePreferencesRequest
 
 from tests.chaos.callers import RETRIED, Callers
@@ -21,9 +21,15 @@ from tests.chaos.terms import CALL_S
 from tests.chaos.truth import Truth
 
 _RECEIPTS_EVERY_S: Final = 0.4
+_MARKS_EVERY_S: Final = 5.0
 _MINDS_EVERY_S: Final = 0.15
 _NIGHTS_EVERY_S: Final = 10.0
 _TEAMS_EVERY_S: Final = 0.4
+_READING: Final = (
+    ReceiptAction.RECEIPT_ACTION_READ,
+    ReceiptAction.RECEIPT_ACTION_ACKNOWLEDGED,
+    ReceiptAction.RECEIPT_ACTION_CLICKED,
+)
 
 
 class Changes:
@@ -55,6 +61,7 @@ class Changes:
         """Change until cancelled."""
         await asyncio.gather(
             self._again(self._read, _RECEIPTS_EVERY_S),
+            self._again(self._mark_all_read, _MARKS_EVERY_S),
             self._again(self._change_mind, _MINDS_EVERY_S),
             self._again(self._sleep, _NIGHTS_EVERY_S),
             self._again(self._change_team, _TEAMS_EVERY_S),
@@ -74,13 +81,22 @@ class Changes:
         seen = sorted(reader.added)
         if not seen:
             return
+        action = self._random.choice(_READING)
         request = RecordReceiptsRequest(
-            broadcast_ids=[self._random.choice(seen)], action=ReceiptAction.RECEIPT_ACTION_READ
+            broadcast_ids=[self._random.choice(seen)],
+            action=action,
+            action_url="/somewhere" if action == ReceiptAction.RECEIPT_ACTION_CLICKED else "",
         )
         answer = await self._callers.inbox.RecordReceipts(
             request, metadata=self._person(reader.number), timeout=CALL_S
         )
         self.read.update((reader.number, receipt.broadcast_id) for receipt in answer.receipts)
+
+    async def _mark_all_read(self) -> None:
+        reader = self._random.choice(self._readers)
+        await self._callers.inbox.MarkAllRead(
+            MarkAllReadRequest(), metadata=self._person(reader.number), timeout=CALL_S
+        )
 
     async def _change_mind(self) -> None:
         wants = Preferences(critical_only=self._random.random() < 0.5)

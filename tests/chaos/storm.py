@@ -64,6 +64,7 @@ async def weather(site: Site, crew: Crew, terms: Terms) -> Course:
         crew.workload.stop()
         await course.go("draining", _drain(crew, sending), terms.drain_s)
     await course.go("agreeing", _agree(crew), terms.drain_s)
+    await course.go("counting", _count(crew), terms.drain_s)
     return course
 
 
@@ -154,4 +155,11 @@ async def _agree(crew: Crew) -> None:
     """Wait until the inbox has every team as the directory has it, now that nobody changes teams any more."""
     await asyncio.sleep(_LAST_CHANGE_S)
     while await crew.record.walls_that_differ():
+        await asyncio.sleep(_POLL_S)
+
+
+async def _count(crew: Crew) -> None:
+    """Wait until everybody's figures are counted once more, now that nobody does anything any more."""
+    moment = await crew.record.count_again()
+    while moment is not None and await crew.record.uncounted_since(moment):
         await asyncio.sleep(_POLL_S)

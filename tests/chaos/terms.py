@@ -27,6 +27,8 @@ SETTINGS: Final = {
         "SENDER_REUSE_PORT": "1",
         "SENDER_RELAY_LEASE_S": str(RELAY_LEASE_S),
         "SENDER_RELAY_LEASE_CEILING_S": str(RELAY_LEASE_CEILING_S),
+        # Counted often, so that it is often being done when something dies.
+        "SENDER_TALLY_S": "1",
     },
     "preferences": {"PREFERENCES_TEAM_RETRY_S": "1"},
     "dispatcher": {
@@ -72,7 +74,7 @@ class Terms:
     @property
     def limit_s(self) -> float:
         """What a run takes at most: starting, each part of its course up to its own limit, looking, and letting go."""
-        course_s = self.storm_limit_s + HEALING_LIMIT_S + 2 * self.calm_s + 2 * self.drain_s
+        course_s = self.storm_limit_s + HEALING_LIMIT_S + 2 * self.calm_s + 3 * self.drain_s
         return 100.0 + course_s + SHOWN_S + self.look_s + 60.0
 
 

@@ -260,8 +260,12 @@ async def test_policies_bind_the_owner_too(tables: Tables) -> None:
     assert {row["relname"]: row["is_forced"] for row in rows} == {
         "broadcasts": True,
         "requests": True,
+        "daily_analytics": True,
         # Ids of broadcasts and weddings, and nothing about a person.
         "walls": False,
+        "analytics_walls": False,
+        # What is to be counted, and when.
+        "tallies": False,
         "outbox": False,
         "schema_migrations": False,
     }
@@ -288,4 +292,11 @@ async def test_every_policy_is_tested(tables: Tables) -> None:
         "move_state",
         "remember_own",
         "replay_own",
+        # See test_analytics_schema.
+        "read_own_analytics",
+        "read_all_analytics",
+        "read_analytics_about_own_weddings",
+        "read_to_count",
+        "add_days",
+        "raise_counts",
     }

@@ -65,6 +65,24 @@ def scans(found: list[Plan], *tables: str) -> list[Plan]:
     return [node for node in read if node["Node Type"] != "ModifyTable"]
 
 
+def indexes_of(found: list[Plan], *tables: str) -> set[str]:
+    """The indexes by which some tables are read, also those that make up a bitmap first."""
+    return {
+        node["Index Name"] for scan in scans(found, *tables) for node in nodes(scan) if "Index Name" in node
+    }
+
+
+def walked(found: list[Plan]) -> dict[str, int]:
+    """The indexes that were read, each with how many rows were looked at; those where nothing was are left out."""
+    looked: dict[str, int] = {}
+    for node in (node for plan in found for node in nodes(plan)):
+        assert node["Node Type"] != "Seq Scan"
+        if "Index Name" in node:
+            rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            looked[node["Index Name"]] = looked.get(node["Index Name"], 0) + round(rows)
+    return {index: rows for index, rows in looked.items() if rows}
+
+
 def assert_only_by_index(found: list[Plan], *tables: str) -> None:
     """Nothing reads one of these from end to end, not even by an index; and one of them is read."""
     read = scans(found, *tables)
