@@ -12,8 +12,18 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from cli.exits import ExitCode, Failure, failure_of
 from cli.settings import Settings
+from shared.channels import service_config
 
 CALL_TIMEOUT_S = 30.0
+# Whatever changes something has a request_id, so a call whose answer was lost may be made again, the same as it was.
+_OPTIONS = [
+    (
+        "grpc.service_config",
+        service_config(
+            f"wedsync.broadcast.v1.{name}Service" for name in ("Sender", "Inbox", "Preferences", "Directory")
+        ),
+    )
+]
 Metadata = tuple[tuple[str, str], ...]
 T = TypeVar("T")
 
@@ -59,7 +69,8 @@ class Connection:
 
     def _channel(self, service: str) -> grpc.aio.Channel:
         if service not in self._channels:
-            self._channels[service] = grpc.aio.insecure_channel(self._settings.address(service))
+            address = self._settings.address(service)
+            self._channels[service] = grpc.aio.insecure_channel(address, options=_OPTIONS)
         return self._channels[service]
 
 

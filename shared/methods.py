@@ -158,6 +158,11 @@ class ProtectedMethod(_GuardedMethod):
         self._has_request_id = "request_id" in method.input_type.fields_by_name
         self._behaviour = _behaviour(inner)
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it is served and its callers may give their calls an id."""
+        return self._has_request_id and self._behaviour is not None
+
     def handler(self) -> Handler:
         """The handler to give to gRPC; it takes raw bytes, so that a broken message is answered here too."""
         make = _HANDLERS[self._inner.request_streaming, self._inner.response_streaming]
@@ -166,16 +171,20 @@ class ProtectedMethod(_GuardedMethod):
     @override
     async def _respond(self, call: Call, incoming: _Incoming, context: Context) -> bytes | None:
         identity = await self._gate.authenticate(call, context)
+        parsed: Message | None = None
         if self._replay is not None and isinstance(incoming, bytes):
             set_caller(identity, None)
-            earlier = await self._replay(self._reader.parse(incoming))
+            parsed = self._reader.parse(incoming)
+            earlier = await self._replay(parsed)
             if earlier is not None:
                 return _serialize(earlier)
         await self._gate.admit(identity, self._right)
         if self._behaviour is None:
             raise Unimplemented
-        request = self._request(call, incoming) if isinstance(incoming, bytes) else self._requests(incoming)
-        work = self._behaviour(request, context)
+        if isinstance(incoming, bytes):
+            work = self._behaviour(self._request(call, incoming, parsed), context)
+        else:
+            work = self._behaviour(self._requests(incoming), context)
         if self._inner.response_streaming:
             await self._stream(identity, work, context)
             return None
@@ -190,8 +199,8 @@ class ProtectedMethod(_GuardedMethod):
         finally:
             opening.end(is_open=False)
 
-    def _request(self, call: Call, raw: bytes) -> Message:
-        request = self._reader.parse(raw)
+    def _request(self, call: Call, raw: bytes, parsed: Message | None) -> Message:
+        request = self._reader.parse(raw) if parsed is None else parsed
         self._reader.check(request, raw, self._rules)
         if self._has_request_id:
             call.request_id = getattr(request, "request_id", None)

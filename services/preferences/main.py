@@ -29,6 +29,7 @@ from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.ordered_log import OrderedLog
 from shared.outbox import Outbox
+from shared.replays import KeptAnswers, OnceOnly
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 
@@ -64,7 +65,8 @@ async def start(settings: Settings) -> RunningPreferences:
     directory = DirectoryStore(worked, directory_log, Outbox(worked, SCHEMA))
     wall = InboxWall(directory, InboxServiceStub(inbox))
     follower = WallFollower(directory, audiences, wall, settings.team_retry_s)
-    writes = DirectoryWrites(directory, wall, relay.wake)
+    writes = DirectoryWrites(directory, OnceOnly(worked, SCHEMA), wall, relay.wake)
+    own_preferences = OwnPreferences(personal, KeptAnswers(called, SCHEMA), keeper)
 
     health = HealthMonitor(
         [
@@ -78,13 +80,15 @@ async def start(settings: Settings) -> RunningPreferences:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_PreferencesServiceServicer_to_server,
-        servicer.PreferencesServicer(OwnPreferences(personal, keeper)),
+        servicer.PreferencesServicer(own_preferences),
         servicer.RIGHTS,
+        own_preferences.replays(),
     )
     server.add(
         add_DirectoryServiceServicer_to_server,
         directory_servicer.DirectoryServicer(DirectoryReads(personal, keeper), writes),
         directory_servicer.RIGHTS,
+        writes.replays(),
     )
     server.add(
         add_AudienceServiceServicer_to_server,

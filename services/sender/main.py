@@ -18,7 +18,6 @@ from services.sender.directory import AUDIENCE_SERVICE, Directory
 from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import DISPATCHER_SERVICE, INBOX_SERVICE, Changes, Progress
-from services.sender.replays import Replays
 from services.sender.sending import Sending
 from services.sender.store import SCHEMA, CallStore, DispatchStore
 from shared import database, failpoints, logging, messaging
@@ -30,6 +29,7 @@ from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.outbox import OutboxRelay
 from shared.pull_worker import PullWorker
+from shared.replays import Replays
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import SENDER_STATE

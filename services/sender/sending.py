@@ -14,13 +14,13 @@ from services.sender.directory import Count, Directory
 from services.sender.domain import TYPES, Broadcast, Priority, wall_of
 from services.sender.forecasts import preview_message
 from services.sender.messages import broadcast_message, draft_to_preview, draft_to_send, rules_message
-from services.sender.replays import Replays, answer_to, request_of
 from services.sender.rights import Caller, require_reach, require_sender
 from services.sender.rules import Draft, expiry_violations, preview_violations, send_violations
 from services.sender.store import CallStore
 from shared.clock import Clock
 from shared.errors import FieldViolation, InvalidField, OutsideReach
 from shared.failpoints import declare, failpoint
+from shared.replays import Replays, answer_to, request_of
 
 log = structlog.get_logger(__name__)
 

@@ -11,12 +11,13 @@ import pytest
 from services.inbox.domain import Filter, ReceiptAction, Team
 from services.inbox.work_store import ReceiptCall
 from shared.audience import Audience
+from shared.replays import Request
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
 
 IMPERSONAL = {"arrivals", "log_head", "log_identity", "retractions", "schema_migrations", "teams"}
 PERSONAL = {"blocks", "broadcasts", "changes", "direct", "receipts", "team_members", "watermarks"}
-WORKED = PERSONAL | {"log", "recipients"}
+WORKED = PERSONAL | {"log", "recipients", "requests"}
 
 
 async def test_every_table_with_a_persons_data_is_under_forced_policies(stores: Stores) -> None:
@@ -120,7 +121,8 @@ async def couple(stores: Stores) -> Couple:
     await stores.arrive(a_content(alone), [other])
     await stores.arrive(a_content(crowd), range(other, other + 20))
     await stores.arrive(a_content(walled, wall=(wedding,)), [me, other])
-    await stores.work.record_receipts([ReceiptCall(other, (common,), ReceiptAction.DISMISSED, None)])
+    request = Request(str(uuid4()), "RecordReceipts", str(uuid4()), bytes(32))
+    await stores.work.record_receipts([ReceiptCall(other, (common,), ReceiptAction.DISMISSED, None, request)])
     return Couple(me, other, common, alone, crowd, walled)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -209,6 +210,42 @@ async def test_answers_are_read_by_their_caller(tables: Tables) -> None:
     assert await seen(SOMEBODY) == 0
 
 
+AGE = "UPDATE requests SET at = now() - $1::interval WHERE request_id = $2"
+DAY = timedelta(hours=24)
+
+
+async def test_callers_free_what_holds_no_longer_of_their_own(tables: Tables) -> None:
+    """By free_own: not another's, and not one that still holds."""
+
+    async def freed(caller: str) -> str:
+        async with tables.role("sender_api", caller=caller) as connection:
+            return await connection.execute("DELETE FROM requests WHERE request_id = $1", FOREIGN)
+
+    await tables.admin.execute(AGE, DAY - timedelta(microseconds=1), FOREIGN)
+    assert await freed(SOMEBODY) == "DELETE 0"
+    await tables.admin.execute(AGE, DAY, FOREIGN)
+    assert (await freed(ME), await freed(SOMEBODY)) == ("DELETE 0", "DELETE 1")
+    await tables.drop("free_own", "requests")
+    assert await freed(SOMEBODY) == "DELETE 0"
+
+
+async def test_worker_forgets_what_holds_no_longer(tables: Tables) -> None:
+    """By find_old and forget_old, and nothing that still holds."""
+
+    async def forgotten() -> int:
+        async with tables.role("sender_worker") as connection:
+            return int(await connection.fetchval("SELECT forget_requests(1000)"))
+
+    before = await forgotten()
+    await tables.admin.execute(AGE, DAY - timedelta(microseconds=1), FOREIGN)
+    assert await forgotten() == before
+    await tables.admin.execute(AGE, DAY, FOREIGN)
+    assert await forgotten() == before + 1
+    for policy in ("forget_old", "find_old"):
+        await tables.drop(policy, "requests")
+        assert await forgotten() == 0
+
+
 async def test_worker_carries_any_broadcast(tables: Tables) -> None:
     """By read_to_dispatch and move_state; a call's login does not get there by naming nobody."""
     move = "UPDATE broadcasts SET state = 'dispatching' WHERE broadcast_id = $1"
@@ -226,7 +263,6 @@ async def test_worker_carries_any_broadcast(tables: Tables) -> None:
     ("role", "statement"),
     [
         ("sender_api", "DELETE FROM broadcasts"),
-        ("sender_api", "DELETE FROM requests"),
         ("sender_api", "UPDATE broadcasts SET state = 'sent'"),
         ("sender_api", "UPDATE broadcasts SET title = 'other'"),
         ("sender_api", "UPDATE broadcasts SET created_by = 'other'"),
@@ -237,7 +273,9 @@ async def test_worker_carries_any_broadcast(tables: Tables) -> None:
         ("sender_worker", "UPDATE broadcasts SET title = 'other'"),
         ("sender_worker", "UPDATE broadcasts SET created_by = 'other'"),
         ("sender_worker", "UPDATE broadcasts SET user_ids = '{}'"),
-        ("sender_worker", "SELECT caller FROM requests"),
+        ("sender_worker", "SELECT response FROM requests"),
+        ("sender_worker", "SELECT body_hash FROM requests"),
+        ("sender_worker", "UPDATE requests SET at = now()"),
         ("sender_api", "CREATE TABLE more ()"),
         ("sender_worker", "ALTER TABLE broadcasts DISABLE ROW LEVEL SECURITY"),
     ],
@@ -288,4 +326,7 @@ async def test_every_policy_is_tested(tables: Tables) -> None:
         "move_state",
         "remember_own",
         "replay_own",
+        "free_own",
+        "find_old",
+        "forget_old",
     }

@@ -292,3 +292,20 @@ async def test_repeated_request_is_answered_before_its_right_is_asked(tmp_path: 
         ).code == CODE.PERMISSION_DENIED
         assert (await refusal_of(edge.stub.RecordReceipts(again))).code == CODE.UNAUTHENTICATED
         assert edge.inbox.requests == []
+
+
+async def test_server_is_not_built_when_nothing_answers_a_repeated_request(tmp_path: Path) -> None:
+    """A served method whose calls may have a request_id cannot be forgotten; that it sees to it itself must be said."""
+    with pytest.raises(ValueError, match=r"InboxService\.RecordReceipts takes a request_id"):
+        async with serving(tmp_path, replays={}):
+            pass
+    async with serving(tmp_path, replays={"RecordReceipts": None}) as edge:
+        call = edge.stub.RecordReceipts(
+            inbox_pb2.RecordReceiptsRequest(
+                request_id=str(uuid4()),
+                broadcast_ids=[str(uuid4())],
+                action=common_pb2.RECEIPT_ACTION_READ,
+            ),
+            metadata=edge.as_person(),
+        )
+        assert (await call).unread_count == 1

@@ -541,7 +541,7 @@ class CancelBroadcastRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RETRACT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID that makes a retry safe; cancelling is also idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours; cancelling is also idempotent without it."""
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     reason: _builtins.str
