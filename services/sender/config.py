@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from services.sender.domain import Priority
+from services.sender.retention import RetentionTerms
 from shared.auth import AuthSettings
 from shared.logging import read_format
 from shared.messaging import MessagingSettings
@@ -35,6 +36,7 @@ class Settings:
     relay_lease_s: float
     relay_lease_ceiling_s: float
     backlog: Mapping[Priority, int]
+    retention: RetentionTerms
     log_format: str | None
 
     @classmethod
@@ -59,5 +61,6 @@ class Settings:
                 priority: env.integer(f"SENDER_BACKLOG_{priority.name}", usual, least=1, most=1_000_000)
                 for priority, usual in _BACKLOG.items()
             },
+            retention=RetentionTerms.read(env),
             log_format=read_format(env),
         )

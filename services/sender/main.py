@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
+from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
@@ -18,11 +20,13 @@ from services.sender.directory import AUDIENCE_SERVICE, Directory
 from services.sender.orders import Orders
 from services.sender.progress import DISPATCHER_SERVICE, INBOX_SERVICE, Changes, Progress
 from services.sender.replays import Replays
+from services.sender.retention import CleaningUp, own_cleaner
 from services.sender.sending import Sending
 from services.sender.store import SCHEMA, CallStore, DispatchStore
 from shared import database, failpoints, logging, messaging
 from shared.auth import TokenVerifier
 from shared.channels import open_channel
+from shared.cleaning import Cleaner
 from shared.clock import SystemClock
 from shared.drain import DrainStep, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
@@ -86,7 +90,10 @@ async def start(settings: Settings) -> RunningSender:
         Cancelling(store, replays, directory, progress, stopping),
         CancelFinisher(work, stopping),
     )
-    orders = Orders(work, directory, changes, clock)
+    orders, cleaner = (
+        Orders(work, directory, changes, clock),
+        own_cleaner(worked, settings.worker_database_url, inboxes, settings.retention, clock),
+    )
     states = StateConsumer(work, changes, clock)
     reports = PullWorker(nats, SENDER_STATE, states.handle, bury=bury, concurrency=4, batch=64, ack_sync=True)
 
@@ -105,14 +112,20 @@ async def start(settings: Settings) -> RunningSender:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_SenderServiceServicer_to_server,
-        servicer.SenderServicer(sending, cancelling, progress, orders),
+        servicer.SenderServicer(
+            sending,
+            cancelling,
+            progress,
+            orders,
+            CleaningUp(cleaner, inboxes, dispatches, DirectoryServiceStub(preferences)),
+        ),
         servicer.RIGHTS,
         servicer.replays(sending, cancelling),
         servicer.rules(sending),
     )
     failpoints.check_declared()
 
-    loops = (relay, reports, finisher)
+    loops = (relay, reports, finisher, cleaner)
     background = tuple(asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in loops)
     steps = (
         server.leave(),
@@ -120,7 +133,7 @@ async def start(settings: Settings) -> RunningSender:
         DrainStep("end_watches", changes.close),
         server.finish_calls(),
         DrainStep("stop_counting", backlog.close),
-        DrainStep("finish_relay", lambda: _finish(relay, finisher, background)),
+        DrainStep("finish_loops", lambda: _finish((relay, finisher, cleaner), background)),
         DrainStep("drain_nats", nats.drain),
         DrainStep(
             "close_channels", lambda: asyncio.gather(preferences.close(), dispatcher.close(), inbox.close())
@@ -140,10 +153,10 @@ async def main() -> int:
 
 
 async def _finish(
-    relay: OutboxRelay, finisher: CancelFinisher, background: tuple[asyncio.Task[None], ...]
+    loops: Iterable[OutboxRelay | CancelFinisher | Cleaner], background: tuple[asyncio.Task[None], ...]
 ) -> None:
-    relay.stop()
-    finisher.stop()
+    for each in loops:
+        each.stop()
     await asyncio.wait(background)
 
 

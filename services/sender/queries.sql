@@ -88,3 +88,44 @@ WHERE cancel_requested_at < clock_timestamp() - make_interval(secs => $1::float8
     )
 ORDER BY cancel_requested_at
 LIMIT $2;
+
+
+-- name: find_over
+-- A page of what nobody can be shown by us any more, from the one that ended first on. What has not expired may still be in
+-- somebody's inbox.
+SELECT broadcast_id, ended_at, (expires_at <= now()) IS NOT TRUE AS may_be_shown
+FROM broadcasts
+WHERE ended_at < now() - least($1::interval, $2::interval)
+    AND priority <> 1
+    AND (ended_at, broadcast_id) > ($3::timestamptz, $4::uuid)
+    AND is_over(broadcasts, $1, $2)
+ORDER BY ended_at, broadcast_id
+LIMIT $5;
+
+-- name: remove_over
+-- With their walls. Whether they are over is looked at again: a cancel may have come in between.
+WITH gone AS (
+    DELETE FROM broadcasts
+    WHERE broadcast_id = ANY ($3::uuid[]) AND is_over(broadcasts, $1, $2)
+    RETURNING broadcast_id
+)
+SELECT count(*) AS removed, false AS is_last FROM gone;
+
+-- name: count_old_requests
+-- Nobody repeats a call after so long.
+SELECT count(*) AS due FROM requests WHERE at < now() - $1::interval;
+
+-- name: remove_old_requests
+-- The same, the oldest first.
+WITH gone AS (
+    DELETE FROM requests
+    WHERE ctid = ANY (ARRAY(
+        SELECT old.ctid
+        FROM requests AS old
+        WHERE old.at < now() - $1::interval
+        ORDER BY old.at
+        LIMIT $2::integer
+    ))
+    RETURNING at
+)
+SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;

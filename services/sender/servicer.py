@@ -10,6 +10,7 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
 from services.sender.cancelling import CANCEL, Cancelling
 from services.sender.orders import Orders
 from services.sender.progress import Progress
+from services.sender.retention import CleaningUp
 from services.sender.rights import ADMIN, COORDINATOR, READ_SCOPE, SEND_SCOPE
 from services.sender.sending import SEND, Sending
 from shared.methods import Replay
@@ -52,11 +53,19 @@ def rules(sending: Sending) -> dict[str, Rules]:
 class SenderServicer(SenderServiceServicer):
     """Each method is the part of the sender that does it; those that are missing answer UNIMPLEMENTED."""
 
-    def __init__(self, sending: Sending, cancelling: Cancelling, progress: Progress, orders: Orders) -> None:
+    def __init__(
+        self,
+        sending: Sending,
+        cancelling: Cancelling,
+        progress: Progress,
+        orders: Orders,
+        cleaning_up: CleaningUp,
+    ) -> None:
         self._sending = sending
         self._cancelling = cancelling
         self._progress = progress
         self._orders = orders
+        self._cleaning_up = cleaning_up
 
     @override
     async def SendBroadcast(
@@ -88,6 +97,12 @@ class SenderServicer(SenderServiceServicer):
     ) -> AsyncIterator[sender_pb2.WatchBroadcastResponse]:
         async for progress in self._progress.watch(request.broadcast_id.lower()):
             yield progress
+
+    @override
+    async def CleanUp(
+        self, request: sender_pb2.CleanUpRequest, context: object
+    ) -> sender_pb2.CleanUpResponse:
+        return await self._cleaning_up.clean_up(dry_run=request.dry_run)
 
     @override
     async def GetDispatchOrder(

@@ -1,12 +1,9 @@
 """How the hot queries find their rows: pinned with statistics and without, because a wrong plan is an outage."""
 
-import json
 import random
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 
 from services.inbox.domain import ArrivalKind, Chunk, ReceiptAction
@@ -15,18 +12,9 @@ from services.inbox.work_store import ChunkRows, ReceiptCall, _MergeArguments
 from shared.audience import Audience
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
+from tests.integration.shared.plans import Plan, assert_by_index, explained, forget_statistics, nodes, scans
 
 _BROADCASTS = 300
-_LOOK = (
-    "LOAD 'auto_explain'",
-    "SET auto_explain.log_min_duration = 0",
-    "SET auto_explain.log_nested_statements = on",
-    "SET auto_explain.log_analyze = on",
-    "SET auto_explain.log_timing = off",
-    "SET auto_explain.log_format = json",
-    "SET client_min_messages = log",
-    "SET search_path = inbox",
-)
 # Nobody who has been told nothing plans a hash join over what may be large.
 _GROWING = {
     "blocks",
@@ -40,21 +28,12 @@ _GROWING = {
     "retractions",
 }
 
-_FORGET = (
-    (
-        "SELECT pg_clear_relation_stats('inbox', relname) FROM pg_class "
-        "WHERE relnamespace = 'inbox'::regnamespace AND relkind = 'r'"
-    ),
-    "DELETE FROM pg_statistic USING pg_class WHERE starelid = oid AND relnamespace = 'inbox'::regnamespace",
-)
 _LOWEST = """
     SELECT min(position) + 5 FROM (
         SELECT position FROM blocks WHERE block = $1 >> 12
         UNION SELECT position FROM direct WHERE recipient_number = $1
     ) AS mine
 """
-
-Plan = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -79,62 +58,21 @@ async def analyzed(stores: Stores, request: pytest.FixtureRequest) -> AsyncItera
     if request.param == "told":
         await stores.admin.execute("ANALYZE")
     else:
-        for statement in _FORGET:
-            await stores.admin.execute(statement)
+        await forget_statistics(stores.admin, "inbox")
     yield request.param
     await stores.admin.execute("ANALYZE")
 
 
-async def plans(stores: Stores, role: str, query: str, *arguments: object) -> list[Plan]:
+async def plans(
+    stores: Stores, role: str, query: str, *arguments: object, settings: tuple[str, ...] = ()
+) -> list[Plan]:
     """The plans of a query and all that it calls, once they are the generic ones."""
-    connection = await asyncpg.connect(stores.admin_url)
-    told: list[str] = []
-    connection.add_log_listener(lambda _, message: told.append(str(message.message)))
-    for statement in (*_LOOK, f"SET ROLE {role}"):
-        await connection.execute(statement)
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
-    await connection.set_type_codec(
-        "bit",
-        schema="pg_catalog",
-        encoder=lambda bits: (len(bits) * 8).to_bytes(4, "big") + bits,
-        decoder=bytes,
-        format="binary",
-    )
-    statement = await connection.prepare(query)
-    for _ in range(8):
-        told.clear()
-        transaction = connection.transaction()
-        await transaction.start()
-        await statement.fetch(*arguments)
-        await transaction.rollback()
-    await connection.close()
-    return [json.loads(each[each.index("{") :])["Plan"] for each in told if "plan:" in each]
-
-
-def nodes(plan: Plan) -> Iterator[Plan]:
-    """Every node of a plan."""
-    yield plan
-    for child in plan.get("Plans", []):
-        yield from nodes(child)
-
-
-def scans(found: list[Plan], table: str) -> list[Plan]:
-    """Every scan of a table."""
-    read = [node for plan in found for node in nodes(plan) if node.get("Relation Name") == table]
-    return [node for node in read if node["Node Type"] != "ModifyTable"]
+    return await explained(stores.admin_url, role, query, *arguments, settings=settings)
 
 
 def assert_only_by_index(found: list[Plan]) -> None:
     """Nothing reads a table that grows from end to end, not even by an index."""
-    read = [node for plan in found for node in nodes(plan) if node.get("Relation Name") in _GROWING]
-    read = [node for node in read if node["Node Type"] != "ModifyTable"]
-    assert read
-    by_index = {
-        "Index Scan": "Index Cond",
-        "Index Only Scan": "Index Cond",
-        "Bitmap Heap Scan": "Recheck Cond",
-    }
-    assert [node for node in read if by_index.get(node["Node Type"]) not in node] == []
+    assert_by_index(scans(found, *_GROWING))
 
 
 async def test_a_page_is_read_from_the_newest_on_and_no_further(

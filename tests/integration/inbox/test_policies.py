@@ -14,9 +14,19 @@ from shared.audience import Audience
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
 
-IMPERSONAL = {"arrivals", "log_head", "log_identity", "retractions", "schema_migrations", "teams"}
+IMPERSONAL = {"log_head", "log_identity", "retractions", "schema_migrations", "teams"}
 PERSONAL = {"blocks", "broadcasts", "changes", "direct", "receipts", "team_members", "watermarks"}
-WORKED = PERSONAL | {"log", "recipients"}
+WORKED = PERSONAL | {"arrivals", "log", "recipients"}
+# What may be removed at all, and which rows of it; and what may be changed in them before they go.
+RESTRICTED = {
+    ("arrivals", "only_what_has_left"),
+    ("blocks", "only_what_has_left"),
+    ("blocks", "thin_out_only_what_has_left"),
+    ("broadcasts", "only_what_is_emptied"),
+    ("direct", "only_what_has_left"),
+    ("receipts", "only_what_has_left"),
+    ("watermarks", "only_before_all_arrivals"),
+}
 
 
 async def test_every_table_with_a_persons_data_is_under_forced_policies(stores: Stores) -> None:
@@ -34,7 +44,7 @@ async def test_no_policy_joins_conditions_with_or(stores: Stores) -> None:
     rows = await stores.admin.fetch(
         "SELECT policyname, qual, with_check, roles FROM pg_policies WHERE schemaname = 'inbox'"
     )
-    assert len(rows) == len(PERSONAL) + len(WORKED) + 2
+    assert len(rows) == len(PERSONAL) + len(WORKED) + len(RESTRICTED) + 2
     assert [row["policyname"] for row in rows if " or " in f"{row['qual']} {row['with_check']}".lower()] == []
     assert [row["policyname"] for row in rows if len(row["roles"]) != 1] == []
 
@@ -209,23 +219,74 @@ async def test_without_its_policy_a_table_is_closed_to_workers(
 
 
 async def test_workers_cannot_change_what_has_happened(stores: Stores) -> None:
-    """Arrivals, membership, watermarks and the log are written once."""
+    """Arrivals, membership, watermarks and the log are written once; tombstones and teams stay for good."""
     connection = await asyncpg.connect(stores.worker_url)
     for statement in (
         "UPDATE arrivals SET recipients = 0",
-        "DELETE FROM arrivals",
-        "DELETE FROM blocks",
+        "DELETE FROM retractions",
+        "DELETE FROM changes",
+        "DELETE FROM recipients",
+        "UPDATE blocks SET arrived_at = now()",
         "UPDATE direct SET silent = true",
         "UPDATE watermarks SET at = now()",
         "UPDATE log SET body = ''",
         "UPDATE broadcasts SET message = ''",
         "UPDATE recipients SET number = 0",
-        "DELETE FROM receipts",
         "TRUNCATE blocks",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
     await connection.close()
+
+
+@pytest.mark.parametrize(("table", "policy"), sorted(RESTRICTED))
+async def test_nothing_is_removed_that_has_not_left(
+    stores: Stores, couple: Couple, table: str, policy: str
+) -> None:
+    """By each of these policies alone: without it the workers could remove what people have, or have done."""
+    await stores.work.mark_all_read(couple.other)
+    transaction = stores.admin.transaction()
+    await transaction.start()
+    # What refers to it is not what is to stop a removal here.
+    await stores.admin.execute("ALTER TABLE arrivals DROP CONSTRAINT arrivals_broadcast_id_fkey")
+    done = []
+    for drop in (False, True):
+        if drop:
+            await stores.admin.execute(f"DROP POLICY {policy} ON {table}")
+        await stores.admin.execute("SET LOCAL ROLE inbox_worker")
+        whose = "recipient_number = $1" if table == "watermarks" else "broadcast_id = $1"
+        what = {"watermarks": couple.other, "blocks": couple.crowd}.get(table, couple.common)
+        remove = f"UPDATE {table} SET members = members" if "thin" in policy else f"DELETE FROM {table}"  # noqa: S608
+        done.append(await stores.admin.execute(f"{remove} WHERE {whose}", what))
+        await stores.admin.execute("RESET ROLE")
+    await transaction.rollback()
+    assert done[0].endswith(" 0")
+    assert not done[1].endswith(" 0")
+
+
+async def test_receipts_and_text_of_a_critical_broadcast_are_never_removed(stores: Stores) -> None:
+    """Not even when it has left and is emptied, whatever statement asks."""
+    number = stores.new_number()
+    content = a_content(uuid4(), priority=1)
+    await stores.arrive(content, [number])
+    await stores.work.record_receipts(
+        [ReceiptCall(number, (content.broadcast_id,), ReceiptAction.ACKNOWLEDGED, None)]
+    )
+    transaction = stores.admin.transaction()
+    await transaction.start()
+    await stores.admin.execute(
+        "UPDATE broadcasts SET hidden = true, left_at = now(), emptied_at = now(), delivered = 1"
+        " WHERE broadcast_id = $1",
+        content.broadcast_id,
+    )
+    await stores.admin.execute("SET LOCAL ROLE inbox_worker")
+    done = [
+        await stores.admin.execute(f"DELETE FROM {table} WHERE broadcast_id = $1", content.broadcast_id)  # noqa: S608
+        for table in ("direct", "receipts", "arrivals", "broadcasts")
+    ]
+    await stores.admin.execute("RESET ROLE")
+    await transaction.rollback()
+    assert done == ["DELETE 1", "DELETE 0", "DELETE 1", "DELETE 0"]
 
 
 @asynccontextmanager
