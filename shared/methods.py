@@ -21,7 +21,14 @@ from typing_extensions import override
 from shared.admission import STATUS_DETAILS_KEY, Opening
 from shared.auth import LEEWAY_S, Identity, TokenVerifier, set_caller
 from shared.calls import CORRELATION_KEY, Call, MethodFigures, Traffic, begin_correlation
-from shared.errors import DeadlineExceeded, ServiceError, TokenExpired, Unauthenticated, Unimplemented
+from shared.errors import (
+    DeadlineExceeded,
+    InvalidField,
+    ServiceError,
+    TokenExpired,
+    Unauthenticated,
+    Unimplemented,
+)
 from shared.rights import INTERNAL, Right, RoleOf, admit
 from shared.translations import to_service_error
 from shared.validation import RequestReader, Rules
@@ -166,11 +173,9 @@ class ProtectedMethod(_GuardedMethod):
     @override
     async def _respond(self, call: Call, incoming: _Incoming, context: Context) -> bytes | None:
         identity = await self._gate.authenticate(call, context)
-        if self._replay is not None and isinstance(incoming, bytes):
-            set_caller(identity, None)
-            earlier = await self._replay(self._reader.parse(incoming))
-            if earlier is not None:
-                return _serialize(earlier)
+        earlier = await self._answered_before(identity, incoming)
+        if earlier is not None:
+            return _serialize(earlier)
         await self._gate.admit(identity, self._right)
         if self._behaviour is None:
             raise Unimplemented
@@ -182,6 +187,17 @@ class ProtectedMethod(_GuardedMethod):
         if self._is_stream:
             return _serialize(await _until_token_ends(identity, work))
         return _serialize(await self._until_deadline(work, context))
+
+    async def _answered_before(self, identity: Identity, incoming: _Incoming) -> Message | None:
+        """The first answer to a repeated request. What is no request is told later, to those who have the right."""
+        if self._replay is None or not isinstance(incoming, bytes):
+            return None
+        try:
+            request = self._reader.parse(incoming)
+        except InvalidField:
+            return None
+        set_caller(identity, None)
+        return await self._replay(request)
 
     async def _stream(self, identity: Identity, work: _Work, context: Context) -> None:
         opening = self._gate.traffic.streams.begin(counts=self._is_outside)

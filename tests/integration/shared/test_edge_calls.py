@@ -16,7 +16,7 @@ from shared.auth import current_identity, current_role
 from shared.calls import CORRELATION_KEY, CallLimits
 from shared.errors import NotFound
 from shared.logging import correlation_id
-from shared.rights import roles
+from shared.rights import roles, scopes
 from tests.integration.shared.edge import (
     ASK,
     BAD_RECEIPTS,
@@ -292,3 +292,21 @@ async def test_repeated_request_is_answered_before_its_right_is_asked(tmp_path: 
         ).code == CODE.PERMISSION_DENIED
         assert (await refusal_of(edge.stub.RecordReceipts(again))).code == CODE.UNAUTHENTICATED
         assert edge.inbox.requests == []
+
+
+async def test_bytes_that_are_no_request_are_told_to_those_who_may_ask(tmp_path: Path) -> None:
+    """Also where a repeated request is answered first, whoever has not the right hears of nothing else."""
+
+    async def replay(request: inbox_pb2.RecordReceiptsRequest) -> Message | None:
+        return None
+
+    rights = {**RIGHTS, "RecordReceipts": roles("admin") | scopes("receipts")}
+    async with serving(tmp_path, rights=rights, replays={"RecordReceipts": replay}) as edge:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = edge.channel.unary_unary(
+            "/wedsync.broadcast.v1.InboxService/RecordReceipts"
+        )
+        codes = [
+            (await refusal_of(call(b"\xff\xff", metadata=metadata))).code
+            for metadata in (edge.as_person(), edge.as_service("receipts"))
+        ]
+        assert codes == [CODE.PERMISSION_DENIED, CODE.INVALID_ARGUMENT]
