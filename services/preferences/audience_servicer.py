@@ -51,6 +51,7 @@ class AudienceServicer(AudienceServiceServicer):
                 slices=pack,
                 targeted=count.targeted,
                 unknown_user_ids=count.unknown_users,
+                outside_user_ids=count.outside_users,
                 directory_version=count.version,
                 decide_time=decide_time,
             )
@@ -79,7 +80,10 @@ class AudienceServicer(AudienceServiceServicer):
     ) -> audience_pb2.CountAudienceResponse:
         count = await self._audiences.count(to_targeting(request.targeting))
         return audience_pb2.CountAudienceResponse(
-            targeted=count.targeted, unknown_user_ids=count.unknown_users, directory_version=count.version
+            targeted=count.targeted,
+            unknown_user_ids=count.unknown_users,
+            outside_user_ids=count.outside_users,
+            directory_version=count.version,
         )
 
     @override

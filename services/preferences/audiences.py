@@ -66,11 +66,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many people are meant, how many users were not known, and the directory version of the answer."""
+    """How many people are meant, and the directory version of the answer.
+
+    Of the users named, how many are not known, and how many are known and outside the wall.
+    """
 
     targeted: int
-    unknown_users: int
     version: int
+    unknown_users: int = 0
+    outside_users: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,9 @@ class Audiences:
     async def count(self, targeting: Targeting) -> Count:
         """How many are meant. Raises InvalidField, NotFound."""
         index, numbers = await self._look_up(targeting)
-        members = _meant(index, targeting, numbers, _within(index, [targeting.wedding_ids]))
-        return _count(members, targeting, numbers, index)
+        wall = _within(index, [targeting.wedding_ids])
+        members = _meant(index, targeting, numbers, wall)
+        return _count(members, targeting, numbers, wall, index)
 
     async def resolve(self, targeting: Targeting, question: Question) -> Decision:
         """Who is meant, and what each of them gets now. Raises InvalidField, NotFound."""
@@ -132,7 +137,7 @@ class Audiences:
         members = _meant(index, targeting, numbers, wall)
         view, now = _view(index, question, wall, targeting.wedding_ids), self._clock.now()
         slices = decide(question.rules, members, view, now, question.channels)
-        return Decision(_count(members, targeting, numbers, index), now, slices)
+        return Decision(_count(members, targeting, numbers, wall, index), now, slices)
 
     async def reevaluate(
         self, members: Audience, question: Question, since_version: int, since_time: datetime | None
@@ -152,7 +157,7 @@ class Audiences:
         if since_time is not None and not changes.is_reload:
             members = _affected(members, question.rules, view, changes, since_time, now)
         slices = decide(question.rules, members, view, now, question.channels)
-        return Decision(Count(len(members), 0, index.version), now, slices)
+        return Decision(Count(len(members), index.version), now, slices)
 
     async def access(
         self, user_id: UUID | None, wedding_ids: Iterable[UUID], *, all_teams: bool = False
@@ -246,5 +251,16 @@ def _affected(
     return members & changed | outsiders(members, view)
 
 
-def _count(members: Audience, targeting: Targeting, numbers: Mapping[UUID, int], index: SetIndex) -> Count:
-    return Count(len(members), len(set(targeting.user_ids)) - len(numbers), index.version)
+def _count(
+    members: Audience,
+    targeting: Targeting,
+    numbers: Mapping[UUID, int],
+    wall: Audience | None,
+    index: SetIndex,
+) -> Count:
+    return Count(
+        targeted=len(members),
+        version=index.version,
+        unknown_users=len(set(targeting.user_ids)) - len(numbers),
+        outside_users=0 if wall is None else len(Audience.of(numbers.values()) - wall),
+    )

@@ -18,10 +18,19 @@ AUDIENCE_SERVICE: Final = "wedsync.broadcast.v1.AudienceService"
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many people a targeting means, and how many of its user ids nobody has."""
+    """How many people a targeting means.
+
+    Of its user ids, how many nobody has, and how many are of people on none of the teams that bound it.
+    """
 
     targeted: int
     unknown_user_ids: int
+    outside_user_ids: int = 0
+
+    def unknown_to(self, caller: Caller) -> int:
+        """How many user ids are of nobody whom the caller knows: coordinators know those whom they send to."""
+        hidden = self.outside_user_ids if caller.is_coordinator else 0
+        return self.unknown_user_ids + hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Directory:
         """How many people are meant. Raises NotFound for a wedding or segment that does not exist."""
         message = targeting_message(targeting, wall)
         answer = await self._audience.CountAudience(audience_pb2.CountAudienceRequest(targeting=message))
-        return Count(answer.targeted, answer.unknown_user_ids)
+        return _count(answer)
 
     async def forecast(
         self, targeting: Targeting, wall: Sequence[str], rules: audience_pb2.DeliveryRules
@@ -86,7 +95,7 @@ class Directory:
         count = Count(0, 0)
         slices: list[audience_pb2.AudienceSlice] = []
         async for answer in self._audience.ResolveAudience(request):
-            count = Count(answer.targeted, answer.unknown_user_ids)
+            count = _count(answer)
             slices.extend(answer.slices)
         return Forecast(count, tuple(slices))
 
@@ -111,6 +120,10 @@ def author_of(identity: Identity) -> Author:
     if identity.user_id is None:
         return Author(identity.subject, is_service=True)
     return Author(str(identity.user_id), is_service=False)
+
+
+def _count(answer: audience_pb2.CountAudienceResponse | audience_pb2.ResolveAudienceResponse) -> Count:
+    return Count(answer.targeted, answer.unknown_user_ids, answer.outside_user_ids)
 
 
 def _wedding_access(message: audience_pb2.WeddingAccess) -> WeddingAccess:

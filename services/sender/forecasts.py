@@ -21,12 +21,14 @@ _HOUR_S: Final = 3600
 _DELIVERED_NOW: Final = {common_pb2.CHANNEL_IN_APP: common_pb2.DELIVERY_STATE_DELIVERED}
 
 
-def preview_message(forecast: Forecast, expires_at: datetime | None) -> sender_pb2.PreviewAudienceResponse:
+def preview_message(
+    forecast: Forecast, expires_at: datetime | None, unknown_user_ids: int
+) -> sender_pb2.PreviewAudienceResponse:
     """The ledger that would come of it, when what is held would be released, and who sleeps past the expiry."""
     held = [each for each in forecast.slices if each.outcome == common_pb2.DELIVERY_STATE_HELD]
     return sender_pb2.PreviewAudienceResponse(
         targeted=forecast.count.targeted,
-        unknown_user_ids=forecast.count.unknown_user_ids,
+        unknown_user_ids=unknown_user_ids,
         ledger=_ledger(forecast.slices),
         held=_held_by_hour(held),
         asleep_past_expiry=_asleep_past(held, expires_at) if expires_at else 0,

@@ -1,10 +1,10 @@
 """Owns who may send what to whom, and which broadcasts they may see: product.md's table of rights, for the sender."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from services.sender.domain import Author, BroadcastType, Category, Targeting, Wedding
+from services.sender.domain import Author, Broadcast, BroadcastType, Category, Targeting, Wedding
 from shared.errors import NotFound, OutsideReach, PermissionDenied
 
 ADMIN: Final = "admin"
@@ -118,6 +118,16 @@ def _require_coordinators_reach(caller: Caller, broadcast_type: BroadcastType, t
         raise PermissionDenied("Coordinators send to the teams of weddings only: name at least one.")
     if targeting.segment_ids or not all(each.on_team for each in caller.weddings):
         raise OutsideReach
+
+
+def shown_to(caller: Caller, broadcast: Broadcast) -> Broadcast:
+    """A broadcast as those see it who may: by the team of a wedding, without other weddings and without people."""
+    if caller.reads_all or caller.author == broadcast.author:
+        return broadcast
+    targeting = broadcast.content.targeting
+    own = tuple(each for each in targeting.wedding_ids if each in caller.team_weddings)
+    content = replace(broadcast.content, targeting=replace(targeting, user_ids=(), wedding_ids=own))
+    return replace(broadcast, content=content)
 
 
 def keeps_right(caller: Caller, broadcast_type: BroadcastType, targeting: Targeting) -> bool:

@@ -10,7 +10,7 @@ import structlog
 from wedsync.broadcast.v1 import sender_pb2
 
 from services.sender.backlog import Backlog
-from services.sender.directory import Count, Directory
+from services.sender.directory import Directory
 from services.sender.domain import TYPES, Broadcast, Priority, wall_of
 from services.sender.forecasts import preview_message
 from services.sender.messages import broadcast_message, draft_to_preview, draft_to_send, rules_message
@@ -76,7 +76,7 @@ class Sending:
             raise InvalidField(violations=late)
         content = draft.content(now, caller.wedding(draft.wedding_id))
         broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted)
-        response = _response(broadcast, count)
+        response = _response(broadcast, count.unknown_to(caller))
         if request.validate_only:
             response.broadcast.ClearField("broadcast_id")
             return response
@@ -89,10 +89,10 @@ class Sending:
         broadcast_type = TYPES[draft.type]
         priority = draft.priority or broadcast_type.default_priority
         rules = rules_message(broadcast_type, priority, draft.wedding_id, wall)
-        _, forecast = await _both(
+        caller, forecast = await _both(
             self._sender(draft, wall), self._directory.forecast(draft.targeting, wall, rules)
         )
-        return preview_message(forecast, draft.expires_at)
+        return preview_message(forecast, draft.expires_at, forecast.count.unknown_to(caller))
 
     async def _sender(self, draft: Draft, wall: tuple[str, ...]) -> Caller:
         """The caller, who may send this type to this audience."""
@@ -145,11 +145,11 @@ def _look_at_error(finding: "asyncio.Future[_Found]") -> None:
         finding.exception()
 
 
-def _response(broadcast: Broadcast, count: Count) -> sender_pb2.SendBroadcastResponse:
+def _response(broadcast: Broadcast, unknown_user_ids: int) -> sender_pb2.SendBroadcastResponse:
     return sender_pb2.SendBroadcastResponse(
         broadcast=broadcast_message(broadcast),
-        targeted_users=count.targeted,
-        unknown_user_ids=count.unknown_user_ids,
+        targeted_users=broadcast.targeted,
+        unknown_user_ids=unknown_user_ids,
     )
 
 

@@ -21,7 +21,7 @@ from services.sender.domain import (
 )
 from services.sender.filters import Filter, Place
 from services.sender.messages import due_payload
-from services.sender.rights import Caller
+from services.sender.rights import Caller, shown_to
 from shared.database import Database, Row
 from shared.queries import load
 from shared.subjects import broadcast_due
@@ -121,7 +121,7 @@ class CallStore:
             caller.team_weddings,
             broadcast_id,
         )
-        return None if row is None else _broadcast(row)
+        return None if row is None else shown_to(caller, _broadcast(row))
 
     async def list_visible(
         self, caller: Caller, wanted: Filter, after: Place | None, count: int
@@ -145,7 +145,7 @@ class CallStore:
             after and after.broadcast_id,
             count,
         )
-        return [_broadcast(row) for row in rows]
+        return [shown_to(caller, _broadcast(row)) for row in rows]
 
     async def request_cancel(self, caller: Caller, broadcast_id: str, reason: str, *, retract: bool) -> bool:
         """Note that a broadcast is to be stopped; False when it is not the caller's to stop, or has ended otherwise."""

@@ -47,6 +47,7 @@ class Answer:
     slices: list[audience_pb2.AudienceSlice] = field(default_factory=list)
     targeted: int = 0
     unknown_user_ids: int = 0
+    outside_user_ids: int = 0
     directory_version: int = 0
     decide_time_ns: int = 0
 
@@ -163,6 +164,7 @@ class Site:
         async for response in self.audience.ResolveAudience(request, metadata=self.service("internal")):
             answer.targeted = response.targeted
             answer.unknown_user_ids = response.unknown_user_ids
+            answer.outside_user_ids = response.outside_user_ids
             _add(answer, response)
         return answer
 

@@ -47,7 +47,19 @@ async def test_the_wall_cuts_silently(site: Site) -> None:
     assert set(team.outcomes("in_app")) == {one.number, member.number}
     everyone = await site.count(everyone=True, wedding_ids=[wedding_id])
     assert everyone.targeted == 2
+    assert everyone.outside_user_ids == 0
     assert two.number not in team.outcomes("realtime")
+
+
+async def test_users_outside_the_wall_are_counted_apart_from_unknown_ones(site: Site) -> None:
+    """Each once, for whoever may not tell the ones from the others."""
+    member, stranger = await site.someone(), await site.someone()
+    user_ids = [member.user_id, stranger.user_id, stranger.user_id, ABSENT]
+    bounded = {"user_ids": user_ids, "wedding_ids": [await site.wedding(member)]}
+    for answer in (await site.count(**bounded), await site.resolve(common_pb2.Targeting(**bounded))):
+        assert (answer.targeted, answer.unknown_user_ids, answer.outside_user_ids) == (1, 1, 1)
+    unbounded = await site.count(user_ids=user_ids)
+    assert (unbounded.targeted, unbounded.unknown_user_ids, unbounded.outside_user_ids) == (2, 1, 0)
 
 
 async def test_what_a_broadcast_is_about_bounds_it_too(site: Site) -> None:

@@ -69,16 +69,22 @@ class Preferences(AudienceServiceServicer):
         if any(each not in self.weddings for each in targeting.wedding_ids):
             await refuse(context, NotFound())
         meant = self._meant(targeting)
-        unknown = [each for each in targeting.user_ids if each not in self.people]
-        return audience_pb2.CountAudienceResponse(targeted=len(meant), unknown_user_ids=len(unknown))
+        known, unknown = self._known(targeting)
+        return audience_pb2.CountAudienceResponse(
+            targeted=len(meant), unknown_user_ids=unknown, outside_user_ids=len(known - meant)
+        )
 
     async def ResolveAudience(
         self, request: audience_pb2.ResolveAudienceRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[audience_pb2.ResolveAudienceResponse]:
         await self._enter("ResolveAudience", context)
         self.resolved.append(request)
-        targeted = len(self._meant(request.targeting))
-        yield audience_pb2.ResolveAudienceResponse(targeted=targeted)
+        meant = self._meant(request.targeting)
+        targeted = len(meant)
+        known, unknown = self._known(request.targeting)
+        yield audience_pb2.ResolveAudienceResponse(
+            targeted=targeted, unknown_user_ids=unknown, outside_user_ids=len(known - meant)
+        )
         for each in self.slices:
             yield audience_pb2.ResolveAudienceResponse(slices=[each], targeted=targeted)
 
@@ -102,6 +108,11 @@ class Preferences(AudienceServiceServicer):
             named = set(self.people)
         teams = [self.weddings[each].team for each in targeting.wedding_ids]
         return named & set().union(*teams) if teams else named
+
+    def _known(self, targeting: common_pb2.Targeting) -> tuple[set[str], int]:
+        """Those of the users named whom it knows, and how many it does not."""
+        known = {each for each in targeting.user_ids if each in self.people}
+        return known, len(set(targeting.user_ids)) - len(known)
 
     async def _enter(self, method: str, context: grpc.aio.ServicerContext) -> None:
         self.calls.append(method)

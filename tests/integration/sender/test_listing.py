@@ -153,7 +153,7 @@ async def test_filters_that_break_a_rule_are_all_named(site: Site) -> None:
 
 
 async def test_each_sees_what_is_theirs_to_see(site: ServingSite) -> None:
-    """By sender, team, role and scope; a filter widens nothing."""
+    """By sender, team, role and scope; a filter widens nothing, and a wedding of others finds only what they sent."""
     await forget_all(site.admin)
     author, coordinator = site.person("coordinator")
     teammate, on_the_team = site.person("coordinator")
@@ -164,20 +164,20 @@ async def test_each_sees_what_is_theirs_to_see(site: ServingSite) -> None:
     about_another = Recorded(site.person("admin")[0], wall=(other_id,))
     of_forms = Recorded("forms")
     await put_on_record(site.admin, [own, about_two, about_another, of_forms])
-    everything = {own, about_two, about_another, of_forms}
-    for caller, seen in (
-        (site.person("admin")[1], everything),
-        (site.service("broadcast.read"), everything),
-        (coordinator, {own, about_two}),
-        (on_the_team, {own, about_two}),
-        (site.person("coordinator")[1], set[Recorded]()),
-        (site.service("broadcast.send", name="forms"), {of_forms}),
-        (site.service("broadcast.send:form.locked", name="forms"), {of_forms}),
-        (site.service("broadcast.send", name="billing"), set()),
+    everything, both, none = {own, about_two, about_another, of_forms}, {wedding_id, other_id}, set[str]()
+    for caller, seen, known in (
+        (site.person("admin")[1], everything, both),
+        (site.service("broadcast.read"), everything, both),
+        (coordinator, {own, about_two}, {wedding_id}),
+        (on_the_team, {own, about_two}, {wedding_id}),
+        (site.person("coordinator")[1], set[Recorded](), none),
+        (site.service("broadcast.send", name="forms"), {of_forms}, none),
+        (site.service("broadcast.send:form.locked", name="forms"), {of_forms}, none),
+        (site.service("broadcast.send", name="billing"), set(), none),
     ):
         assert set(await ids(site, caller)) == {str(each.broadcast_id) for each in seen}
         for wedding in (wedding_id, other_id, str(uuid4())):
-            about = {str(each.broadcast_id) for each in seen if wedding in each.wall}
+            about = {str(each.broadcast_id) for each in seen if wedding in known & set(each.wall)}
             assert set(await ids(site, caller, wedding_id=wedding)) == about
         for name in (author, "forms"):
             by = {str(each.broadcast_id) for each in seen if each.created_by == name}
@@ -205,7 +205,8 @@ async def test_coordinator_off_the_team_loses_its_broadcasts_at_once(site: Servi
     left = [str(own.broadcast_id), str(kept.broadcast_id)]
     assert await ids(site, coordinator) == left
     assert await ids(site, coordinator, page_token=first.next_page_token) == left
-    assert await ids(site, coordinator, wedding_id=wedding_id) == left
+    assert await ids(site, coordinator, wedding_id=wedding_id) == [str(own.broadcast_id)]
+    assert await ids(site, coordinator, wedding_id=kept_id) == [str(kept.broadcast_id)]
     team.add(author)
     assert len(await ids(site, coordinator)) == 5
 
@@ -234,6 +235,10 @@ class Wanted:
 
     request: dict[str, object]
     holds: Callable[[Recorded], bool]
+
+    def names(self, weddings: set[str]) -> bool:
+        """Whether the wedding that is asked for, if any, is one of these."""
+        return {self.request.get("wedding_id")} <= {None, *weddings}
 
 
 def a_filter(dice: random.Random, authors: list[str], weddings: list[str]) -> Wanted:
@@ -294,13 +299,16 @@ async def test_a_list_is_what_is_theirs_sorted_and_filtered(
     authors = [coordinator_id, site.person("admin")[0], "forms"]
     world = list(a_world(dice, authors, weddings))
     await put_on_record(site.admin, world)
-    for caller, is_theirs in (
-        (site.person("admin")[1], lambda each: True),
-        (coordinator, lambda each: each.created_by == coordinator_id or bool(on_team & set(each.wall))),
-        (site.service("broadcast.send", name="forms"), lambda each: each.created_by == "forms"),
+    for caller, author, known in (
+        (site.person("admin")[1], None, set(weddings)),
+        (coordinator, coordinator_id, on_team),
+        (site.service("broadcast.send", name="forms"), "forms", set[str]()),
     ):
         for wanted in (Wanted({}, lambda each: True), *(a_filter(dice, authors, weddings) for _ in range(3))):
-            seen = [each for each in world if is_theirs(each) and wanted.holds(each)]
+            # What somebody sent, and while they ask about no wedding of others, what is about theirs.
+            about = [each for each in world if known & set(each.wall)] if wanted.names(known) else []
+            theirs = [each for each in world if author in (None, each.created_by) or each in about]
+            seen = [each for each in theirs if wanted.holds(each)]
             seen.sort(key=lambda each: (each.created_at, each.broadcast_id), reverse=True)
             found = await pages(site, caller, page_size, **wanted.request)
             assert list(chain(*found)) == [str(each.broadcast_id) for each in seen]

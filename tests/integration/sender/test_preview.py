@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from wedsync.broadcast.v1 import audience_pb2, common_pb2, sender_pb2
 
-from tests.integration.sender.site import Metadata, Site
+from tests.integration.sender.site import Metadata, Site, a_send
 from tests.integration.shared.edge import refusal_of
 
 IN_APP, REALTIME = common_pb2.CHANNEL_IN_APP, common_pb2.CHANNEL_REALTIME
@@ -136,6 +136,23 @@ async def test_preview_is_for_those_who_may_send_it(site: Site) -> None:
     assert (await refusal_of(missing)).code is grpc.StatusCode.NOT_FOUND
     billing = site.service("broadcast.send:payment.required")
     assert (await refusal_of(preview(site, billing))).reason == "PERMISSION_DENIED"
+
+
+async def test_coordinator_cannot_tell_strangers_from_nobody(site: Site) -> None:
+    """Who is on none of the teams that they send to counts as unknown; an admin is told who is unknown indeed."""
+    user_id, coordinator = site.person("coordinator")
+    stranger, _ = site.person("florist")
+    about = {"type": "form.locked", "wedding_id": site.wedding(user_id)}
+    for caller, counted in ((coordinator, [1, 1]), (site.person("admin")[1], [0, 1])):
+        targetings = [{"user_ids": [user_id, each]} for each in (stranger, str(uuid4()))]
+        previews = [await preview(site, caller, **about, targeting=each) for each in targetings]
+        sends = [
+            await site.send(caller, a_send(**about, targeting=each, validate_only=True))
+            for each in targetings
+        ]
+        assert [answer.unknown_user_ids for answer in previews] == counted
+        assert [answer.unknown_user_ids for answer in sends] == counted
+        assert {answer.targeted for answer in previews} | {answer.targeted_users for answer in sends} == {1}
 
 
 async def test_preview_without_the_directory_is_unavailable(site: Site) -> None:

@@ -147,6 +147,22 @@ async def test_each_sees_what_is_theirs_to_see(site: Site) -> None:
         assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_who_sees_it_by_a_team_sees_nothing_of_others_in_it(site: Site) -> None:
+    """Of the weddings that it is for only their own, and nobody's id; its author and an admin see what was asked."""
+    florist, _ = site.person("florist")
+    author, sends = site.person("coordinator")
+    teammate, reads = site.person("coordinator")
+    own, other = site.wedding(author, teammate), site.wedding(author, florist)
+    targeting = {"user_ids": [florist, teammate], "roles": ["florist"], "wedding_ids": [own, other]}
+    broadcast_id = await sent(site, sends, type="form.locked", targeting=targeting)
+    shown = (await get(site, reads, broadcast_id)).broadcast.targeting
+    assert shown == common_pb2.Targeting(roles=["florist"], wedding_ids=[own])
+    for caller in (sends, site.person("admin")[1], site.service("broadcast.read")):
+        assert (await get(site, caller, broadcast_id)).broadcast.targeting == common_pb2.Targeting(
+            **targeting
+        )
+
+
 async def test_what_is_not_there_looks_like_what_is_not_theirs(site: Site) -> None:
     """To the letter."""
     _, coordinator = site.person("coordinator")

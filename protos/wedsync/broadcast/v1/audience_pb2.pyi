@@ -164,12 +164,15 @@ class ResolveAudienceResponse(_message.Message):
     UNKNOWN_USER_IDS_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    OUTSIDE_USER_IDS_FIELD_NUMBER: _builtins.int
     targeted: _builtins.int
     """targeted is how many people are meant in all; the same in every message."""
     unknown_user_ids: _builtins.int
     """unknown_user_ids is how many of targeting.user_ids are unknown."""
     directory_version: _builtins.int
     """directory_version is the place in the directory's log that this was decided at."""
+    outside_user_ids: _builtins.int
+    """outside_user_ids is how many of targeting.user_ids are known and on none of the teams that bound the audience."""
     @_builtins.property
     def slices(self) -> _containers.RepeatedCompositeFieldContainer[Global___AudienceSlice]:
         """slices are parts of the audience."""
@@ -186,10 +189,11 @@ class ResolveAudienceResponse(_message.Message):
         unknown_user_ids: _builtins.int = ...,
         directory_version: _builtins.int = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
+        outside_user_ids: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "slices", b"slices", "targeted", b"targeted", "unknown_user_ids", b"unknown_user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "directory_version", b"directory_version", "outside_user_ids", b"outside_user_ids", "slices", b"slices", "targeted", b"targeted", "unknown_user_ids", b"unknown_user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,22 +310,26 @@ class CountAudienceResponse(_message.Message):
     TARGETED_FIELD_NUMBER: _builtins.int
     UNKNOWN_USER_IDS_FIELD_NUMBER: _builtins.int
     DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
+    OUTSIDE_USER_IDS_FIELD_NUMBER: _builtins.int
     targeted: _builtins.int
     """targeted is how many people are meant."""
     unknown_user_ids: _builtins.int
     """unknown_user_ids is how many of targeting.user_ids are unknown."""
     directory_version: _builtins.int
     """directory_version is the place in the directory's log that this was counted at."""
+    outside_user_ids: _builtins.int
+    """outside_user_ids is how many of targeting.user_ids are known and on none of the teams that bound the audience."""
     def __init__(
         self,
         *,
         targeted: _builtins.int = ...,
         unknown_user_ids: _builtins.int = ...,
         directory_version: _builtins.int = ...,
+        outside_user_ids: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_version", b"directory_version", "targeted", b"targeted", "unknown_user_ids", b"unknown_user_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directory_version", b"directory_version", "outside_user_ids", b"outside_user_ids", "targeted", b"targeted", "unknown_user_ids", b"unknown_user_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

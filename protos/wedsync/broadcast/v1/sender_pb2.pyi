@@ -202,7 +202,9 @@ class SendBroadcastResponse(_message.Message):
     targeted_users: _builtins.int
     """targeted_users is how many people are meant; an estimate when it is scheduled."""
     unknown_user_ids: _builtins.int
-    """unknown_user_ids is how many of targeting.user_ids the directory does not know."""
+    """unknown_user_ids is how many of targeting.user_ids the directory does not know. To a coordinator nobody is known who
+    is on none of the teams that they send to.
+    """
     @_builtins.property
     def broadcast(self) -> Global___Broadcast:
         """broadcast is as it was accepted."""
@@ -278,7 +280,9 @@ class Broadcast(_message.Message):
 
     @_builtins.property
     def targeting(self) -> _common_pb2.Targeting:
-        """targeting is who was meant, as asked."""
+        """targeting is who was meant, as asked. A coordinator who did not send it is shown of its weddings those on whose
+        teams they are, and no user_ids: others may be meant as well.
+        """
 
     @_builtins.property
     def wedding(self) -> _common_pb2.Wedding:
@@ -460,7 +464,9 @@ class ListBroadcastsRequest(_message.Message):
     created_by: _builtins.str
     """created_by leaves out what others sent: the user_id of a person, or the name of a service account."""
     wedding_id: _builtins.str
-    """wedding_id leaves out what is not about this wedding (UUID), alone or among others."""
+    """wedding_id leaves out what is not about this wedding (UUID), alone or among others. A coordinator who is not on its
+    team is left what they sent themselves.
+    """
     page_size: _builtins.int
     """page_size is how many broadcasts at most, 50 when 0, never more than 100."""
     page_token: _builtins.str
@@ -684,7 +690,7 @@ class PreviewAudienceResponse(_message.Message):
     targeted: _builtins.int
     """targeted is how many people are meant."""
     unknown_user_ids: _builtins.int
-    """unknown_user_ids is how many of targeting.user_ids the directory does not know."""
+    """unknown_user_ids is as in SendBroadcastResponse."""
     asleep_past_expiry: _builtins.int
     """asleep_past_expiry is how many people's quiet hours end only after expires_at."""
     @_builtins.property
