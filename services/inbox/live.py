@@ -79,6 +79,10 @@ class Tail:
         finally:
             self._waiting.pop(reached, None)
 
+    async def reach_end(self) -> None:
+        """Return once everything that is committed by now is delivered."""
+        await self.reach(await self._log.head())
+
     def was_quiet_for(self, recipient_number: int, after: int, until: int) -> bool:
         """Whether this node knows that nothing concerned a recipient after a position, at least up to another."""
         missing = self.position - after

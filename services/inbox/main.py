@@ -79,10 +79,10 @@ async def start(settings: Settings) -> Inbox:
     identities = Identities(store, audience)
     checkpoints = Checkpoints(open_redis(settings.redis_url), log_identity)
     inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(store))
-    teams = Teams(store, audience, waking)
     changes, fanout = Changes(store, log_identity, clock), Fanout(settings.streams_per_person)
     ordered_log = OrderedLog(worked, SCHEMA)
     tail = Tail(ordered_log, changes, waking)
+    teams = Teams(store, audience, waking, tail)
     syncing = Syncing(tail, changes, inboxes, fanout)
     rooms = Rooms(
         identities=identities,

@@ -173,7 +173,7 @@ class InboxServicer(InboxServiceServicer):
         self, request: inbox_pb2.ApplyTeamChangeRequest, context: object
     ) -> inbox_pb2.ApplyTeamChangeResponse:
         team = Team(UUID(request.wedding_id), request.team_version, _audience(request.members))
-        return inbox_pb2.ApplyTeamChangeResponse(team_version=await self._rooms.teams.apply(team))
+        return inbox_pb2.ApplyTeamChangeResponse(team_version=await self._rooms.teams.change(team))
 
     async def _me(self) -> int:
         """The recipient number of the person who calls."""

@@ -8,6 +8,7 @@ from wedsync.broadcast.v1.audience_pb2 import LookupRecipientsRequest
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 
 from services.inbox.domain import Team
+from services.inbox.live import Tail
 from services.inbox.waking import Waking
 from services.inbox.work_store import WorkStore
 from shared.audience import Audience
@@ -18,16 +19,23 @@ _KEPT: Final = 100_000
 class Teams:
     """Who is on which wedding's team, as far as inboxes are concerned."""
 
-    def __init__(self, store: WorkStore, audience: AudienceServiceStub, waking: Waking) -> None:
+    def __init__(self, store: WorkStore, audience: AudienceServiceStub, waking: Waking, tail: Tail) -> None:
         self._store = store
         self._audience = audience
         self._waking = waking
+        self._tail = tail
         self._known: set[UUID] = set()
 
     async def apply(self, team: Team) -> int:
         """From now on this is the wedding's team, unless a newer one is known; the version that holds."""
         version = await self._store.apply_team(team)
         await self._waking.announce()
+        return version
+
+    async def change(self, team: Team) -> int:
+        """The same; when it returns, no stream of this node is sent anything any more that came before."""
+        version = await self.apply(team)
+        await self._tail.reach_end()
         return version
 
     async def refresh(self, wedding_id: UUID, version: int) -> None:

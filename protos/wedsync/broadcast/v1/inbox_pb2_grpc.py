@@ -214,8 +214,8 @@ class InboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApplyTeamChange(self, request, context):
-        """ApplyTeamChange is internal: from now on this is the wedding's team, for lists, counts and open streams. A version
-        that is not newer than the one applied changes nothing.
+        """ApplyTeamChange is internal: from now on this is the wedding's team, for lists, counts and the open streams of the
+        node that answers; those of others follow. A version that is not newer than the one applied changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,8 +58,8 @@ class InboxServiceStub:
     has arrived leaves inboxes and screens. Idempotent; hide can be added later.
     """
     ApplyTeamChange: _aio.UnaryUnaryMultiCallable[_inbox_pb2.ApplyTeamChangeRequest, _inbox_pb2.ApplyTeamChangeResponse]
-    """ApplyTeamChange is internal: from now on this is the wedding's team, for lists, counts and open streams. A version
-    that is not newer than the one applied changes nothing.
+    """ApplyTeamChange is internal: from now on this is the wedding's team, for lists, counts and the open streams of the
+    node that answers; those of others follow. A version that is not newer than the one applied changes nothing.
     """
 
 class InboxServiceServicer:
@@ -177,8 +177,8 @@ class InboxServiceServicer:
         request: _inbox_pb2.ApplyTeamChangeRequest,
         context: _aio.ServicerContext[_inbox_pb2.ApplyTeamChangeRequest, _abc.Awaitable[_inbox_pb2.ApplyTeamChangeResponse]],
     ) -> _abc.Awaitable[_inbox_pb2.ApplyTeamChangeResponse]:
-        """ApplyTeamChange is internal: from now on this is the wedding's team, for lists, counts and open streams. A version
-        that is not newer than the one applied changes nothing.
+        """ApplyTeamChange is internal: from now on this is the wedding's team, for lists, counts and the open streams of the
+        node that answers; those of others follow. A version that is not newer than the one applied changes nothing.
         """
 
 def add_InboxServiceServicer_to_server(servicer: InboxServiceServicer, server: _aio.Server) -> None: ...
