@@ -80,6 +80,24 @@ async def test_an_item_about_several_weddings_shows_while_on_any_of_the_teams(si
     assert await site.ids(amara) == []
 
 
+async def test_a_filter_by_a_wedding_of_others_finds_nothing(site: Site) -> None:
+    """Not even what is about it too, so that nobody learns which weddings there are besides their own."""
+    amara, petra = site.people(2)
+    own, other = site.wedding(amara, petra), site.wedding(petra)
+    broadcast_id = site.broadcast(
+        type="timeline.changed", targeting=common_pb2.Targeting(wedding_ids=[own, other])
+    )
+    await site.deliver(broadcast_id, [amara, petra])
+    for person, found in ((petra, [broadcast_id]), (amara, [])):
+        listed = await site.listed(person, wedding_id=other)
+        assert [item.broadcast_id for item in listed.items] == found
+        assert listed.total_count == len(found)
+    assert await site.ids(amara, wedding_id=own) == [broadcast_id]
+    await site.set_team(own, petra)
+    assert await site.ids(petra, wedding_id=own) == [broadcast_id]
+    assert await site.ids(amara, wedding_id=own) == []
+
+
 async def test_open_streams_lose_and_regain_items_at_once(site: Site) -> None:
     """Whoever is taken off a team, or put back, gets a snapshot that replaces all; the others hear nothing."""
     amara, petra = site.people(2)

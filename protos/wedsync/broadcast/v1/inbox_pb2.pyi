@@ -135,7 +135,9 @@ class ListInboxItemsRequest(_message.Message):
     search: _builtins.str
     """search has words that must all stand in the title or the message, up to 200 characters."""
     wedding_id: _builtins.str
-    """wedding_id leaves out what is not about this wedding (UUID, not the nil UUID, which is no wedding's)."""
+    """wedding_id leaves out what is not about this wedding (UUID, not the nil UUID, which is no wedding's), and everything
+    when it is one on whose team the caller is not.
+    """
     include_dismissed: _builtins.bool
     """include_dismissed also lists dismissed items."""
     page_size: _builtins.int
