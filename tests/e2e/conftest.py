@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from stack.background import BackgroundStack
+from tests.e2e import two_weddings
 from tests.e2e.client import Client
 
 RECIPIENTS = 2_000
@@ -22,3 +23,9 @@ async def client(suite: BackgroundStack) -> AsyncIterator[Client]:
     """Calls that suite."""
     async with Client(suite) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+async def world(client: Client) -> two_weddings.World:
+    """Two weddings that look alike, for those who look for a way from one to the other."""
+    return await two_weddings.build(client)
