@@ -10,7 +10,7 @@ from shared import messaging, subjects
 from shared.audience import Audience
 from shared.messaging import MessagingSettings
 from stack.nats import NatsAccess
-from tests.integration.inbox.site import Person, Site, error_of
+from tests.integration.inbox.site import ALERT, SILENT_ITEM, Person, Site, error_of
 from tests.integration.inbox.watching import connecting, watching
 from tests.integration.shared.polling import until_equal
 
@@ -115,6 +115,30 @@ async def test_open_streams_lose_and_regain_items_at_once(site: Site) -> None:
         assert [item.broadcast_id for item in snapshot.items][1:] == [broadcast_id]
         assert hers.nothing()
         assert others.nothing()
+
+
+async def test_who_leaves_between_two_chunks_hears_of_neither(site: Site) -> None:
+    """The first one's item is taken off the screen; a second one, its alert and its end say nothing to them."""
+    amara, petra = site.people(2)
+    wedding_id, _ = await walled(site, amara, petra)
+    first, second = site.about(wedding_id), site.about(wedding_id)
+    async with watching(site, petra) as hers, watching(site, amara) as others:
+        await hers.next("snapshot")
+        await others.next("snapshot")
+        await site.deliver(first, [petra])
+        await hers.next("added")
+        await site.set_team(wedding_id, amara)
+        assert list((await hers.next("snapshot")).items) == []
+        await site.deliver(first, [amara])
+        for kind in (SILENT_ITEM, ALERT):
+            await site.deliver(second, [amara, petra], kind)
+        await site.retract(second, hide=True)
+        for kind in ("added", "added", "alert", "retracted"):
+            await others.next(kind)
+        last = await site.send([petra])
+        assert (await hers.next("added")).item.broadcast_id == last
+        assert hers.nothing()
+    assert await site.ids(petra) == [last]
 
 
 async def test_shared_streams_lose_and_regain_items_at_once(site: Site) -> None:
