@@ -40,6 +40,9 @@ class Oracle:
         return sum(not entry.is_read for entry in self.visible())
 
     def listed(self, wanted: Filter) -> list[UUID]:
+        """What a filter leaves, newest first: by a wedding on whose team they are not, nothing."""
+        if wanted.wedding_id is not None and wanted.wedding_id not in self.teams:
+            return []
         found = [entry for entry in self.visible() if _matches(entry, wanted)]
         return [entry.content.broadcast_id for entry in sorted(found, key=lambda each: -each.arrived)]
 
