@@ -17,6 +17,7 @@ RPC_REFUSED = Counter(
     "wedsync_rpc_refused", "Calls and streams that were refused unread because there was no room.", ["kind"]
 )
 RPC_SHED_SHARE = Gauge("wedsync_rpc_shed_share", "The part of the calls from outside that is refused now.")
+REDIS_CALLS = Counter("wedsync_redis_calls", "Calls of Redis by what came of them.", ["outcome"])
 DEPENDENCY_UP = Gauge(
     "wedsync_dependency_up", "Whether a dependency answered its last check.", ["dependency"]
 )

@@ -4,51 +4,36 @@ A badge says what was unread as of a position of the log, which stays true: Post
 """
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
-import structlog
-from prometheus_client import Counter
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from services.inbox.domain import Badge
 from services.inbox.groups import Group
+from shared.optional_redis import OptionalRedis
 
-log = structlog.get_logger(__name__)
-
-REDIS_CALLS: Final = Counter(
-    "wedsync_inbox_redis_calls_total", "Calls of Redis by what came of them.", ["outcome"]
-)
-
-TIMEOUT_S: Final = 0.05
-_REST_S: Final = 1.0
 _KEPT_FOR: Final = timedelta(days=7)
 _KEPT_HERE: Final = 50_000
 _LARGEST_GROUP: Final = 256
 # Every so many positions a badge is worth writing anew even if it says the same.
 _STALE_POSITIONS: Final = 64
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_Result = TypeVar("_Result")
 
 
 class Checkpoints:
-    """Badges by recipient. After a failure Redis is left alone for a second, so that few calls pay for an outage.
+    """Badges by recipient.
 
     What this process has counted itself is as true as what Redis has, and nearer.
     """
 
-    def __init__(self, redis: Redis, log_identity: UUID) -> None:
+    def __init__(self, redis: OptionalRedis, log_identity: UUID) -> None:
         self._redis = redis
         self._prefix = f"inbox:unread:{log_identity}:"
-        self._rests_until = 0.0
         self._here: OrderedDict[int, Badge] = OrderedDict()
         self._reads: Group[int, Badge | None] = Group(self._read, _LARGEST_GROUP)
         self._writes: Group[tuple[int, Badge], None] = Group(self._write, _LARGEST_GROUP)
@@ -57,7 +42,7 @@ class Checkpoints:
     @property
     def is_resting(self) -> bool:
         """Whether Redis is left alone just now."""
-        return time.monotonic() < self._rests_until
+        return self._redis.is_resting
 
     def here(self, recipient_number: int) -> Badge | None:
         """An earlier badge that this process remembers itself."""
@@ -97,51 +82,25 @@ class Checkpoints:
         if len(self._here) > _KEPT_HERE:
             self._here.popitem(last=False)
 
-    async def check(self) -> None:
-        """Return when Redis answers."""
-        async with asyncio.timeout(TIMEOUT_S):
-            await self._redis.ping()
-
     async def close(self) -> None:
         """Finish writing, and end the connections."""
         await asyncio.gather(*self._writing)
-        await self._redis.aclose()
+        await self._redis.close()
 
     async def _read(self, recipient_numbers: Sequence[int]) -> list[Badge | None]:
         keys = [f"{self._prefix}{number}" for number in recipient_numbers]
-        values = await self._attempt(self._redis.mget(keys))
+        values = await self._redis.attempt(lambda redis: redis.mget(keys))
         return [_parse(value) for value in values] if values is not None else [None] * len(keys)
 
     async def _write(self, badges: Sequence[tuple[int, Badge]]) -> list[None]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for number, badge in badges:
-            _ = pipeline.set(f"{self._prefix}{number}", _format(badge), ex=_KEPT_FOR)
-        await self._attempt(pipeline.execute())
+        def write(redis: Redis) -> Awaitable[list[object]]:
+            pipeline = redis.pipeline(transaction=False)
+            for number, badge in badges:
+                _ = pipeline.set(f"{self._prefix}{number}", _format(badge), ex=_KEPT_FOR)
+            return pipeline.execute()
+
+        await self._redis.attempt(write)
         return [None] * len(badges)
-
-    async def _attempt(self, work: Awaitable[_Result]) -> _Result | None:
-        """The result, None when Redis does not give one in time."""
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                result = await work
-        except (RedisError, OSError, TimeoutError) as error:
-            if not self.is_resting:
-                log.warning("checkpoints_unreachable", error=type(error).__name__)
-            self._rests_until = time.monotonic() + _REST_S
-            REDIS_CALLS.labels("failed").inc()
-            return None
-        REDIS_CALLS.labels("answered").inc()
-        return result
-
-
-def open_redis(url: str) -> Redis:
-    """A client that gives up in time and does not try again by itself."""
-    return Redis.from_url(
-        url,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 def _serves(known: Badge, badge: Badge) -> bool:

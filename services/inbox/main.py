@@ -10,7 +10,7 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import add_InboxServiceServicer_to_serv
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from services.inbox.changes import Changes
-from services.inbox.checkpoints import Checkpoints, open_redis
+from services.inbox.checkpoints import Checkpoints
 from services.inbox.config import Settings
 from services.inbox.connections import Connections
 from services.inbox.consumer import DeliveryConsumer, DirectoryConsumer
@@ -40,6 +40,7 @@ from shared.drain import DrainStep, run_until_signal
 from shared.health import Dependency, HealthMonitor
 from shared.interceptors import EdgeInterceptor
 from shared.messaging import Messaging
+from shared.optional_redis import OptionalRedis
 from shared.ordered_log import OrderedLog
 from shared.pull_worker import PullWorker
 from shared.server import GrpcServer, run_service, settle_memory
@@ -74,10 +75,10 @@ async def start(settings: Settings) -> Inbox:
     sender = open_channel("sender", settings.sender, transport, token, retried=[_ORDER])
     preferences = open_channel("preferences", settings.preferences, transport, token, retried=[_AUDIENCE])
     store, waking, audience = WorkStore(worked), Waking(nats), AudienceServiceStub(preferences)
-    log_identity = await store.find_log_identity()
+    log_identity, redis = await store.find_log_identity(), OptionalRedis.open(settings.redis_url)
 
     identities = Identities(store, audience)
-    checkpoints = Checkpoints(open_redis(settings.redis_url), log_identity)
+    checkpoints = Checkpoints(redis, log_identity)
     inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(store))
     changes, fanout = Changes(store, log_identity, clock), Fanout(settings.streams_per_person)
     ordered_log = OrderedLog(worked, SCHEMA)
@@ -102,7 +103,7 @@ async def start(settings: Settings) -> Inbox:
         [
             Dependency("postgres", personal.check),
             Dependency("nats", nats.check),
-            Dependency("redis", checkpoints.check, required=False),
+            Dependency("redis", redis.check, required=False),
             Dependency("sender", sender.channel_ready, required=False),
             Dependency("preferences", preferences.channel_ready, required=False),
         ]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.inbox.checkpoints import Checkpoints, open_redis
+from services.inbox.checkpoints import Checkpoints
 from services.inbox.domain import ArrivalKind, Chunk, Content, Merge
 from services.inbox.inboxes import Inboxes
 from services.inbox.store import InboxStore
@@ -17,6 +17,7 @@ from services.inbox.work_store import ChunkRows, WorkStore
 from shared import database
 from shared.audience import Audience
 from shared.database import Database
+from shared.optional_redis import OptionalRedis
 from stack.provision import SuiteDatabase
 
 _numbers = itertools.count(5_000_000, 10_000)
@@ -48,7 +49,7 @@ class Stores:
 
     def another_node(self, redis: str | None = None) -> tuple[Inboxes, Checkpoints]:
         """What reads inboxes with nothing in its memory, and perhaps with another Redis."""
-        checkpoints = Checkpoints(open_redis(redis or self.redis_url), self.log_identity)
+        checkpoints = Checkpoints(OptionalRedis.open(redis or self.redis_url), self.log_identity)
         return Inboxes(self.store, checkpoints, Texts(self.work)), checkpoints
 
     def new_number(self) -> int:
@@ -75,7 +76,7 @@ async def open_stores(suite: SuiteDatabase, redis: str) -> AsyncIterator[Stores]
     admin = await asyncpg.connect(suite.admin_url)
     await admin.execute("SET search_path TO inbox")
     log_identity = await WorkStore(worked).find_log_identity()
-    checkpoints = Checkpoints(open_redis(redis), log_identity)
+    checkpoints = Checkpoints(OptionalRedis.open(redis), log_identity)
     try:
         inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(WorkStore(worked)))
         yield Stores(

@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -13,7 +12,6 @@ import pytest
 from redis.asyncio import Redis
 
 from services.inbox.changes import Changes
-from services.inbox.checkpoints import REDIS_CALLS
 from services.inbox.domain import Badge, Filter, ReceiptAction, Team
 from services.inbox.inboxes import Inboxes
 from services.inbox.live import Tail
@@ -25,13 +23,10 @@ from shared import messaging
 from shared.audience import Audience
 from shared.clock import SystemClock
 from shared.messaging import MessagingSettings
+from shared.metrics import REDIS_CALLS
 from shared.ordered_log import OrderedLog
-from stack.credentials import Secrets
 from stack.nats import NatsAccess
-from stack.ports import Ports
-from stack.processes import RunningProgram, start
-from stack.servers import Place
-from stack.valkey import ValkeyServer
+from stack.processes import RunningProgram
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.site import Site
 from tests.integration.inbox.stores import Stores
@@ -290,7 +285,7 @@ async def test_rubbish_in_redis_is_no_badge(stores: Stores) -> None:
     await stores.arrive(a_content(uuid4()), [number])
     key = f"{stores.checkpoints._prefix}{number}"
     for rubbish in (b"", b"x", b"1:2", b"1:2:3:4", b"\xff\xfe", b"9" * 400, b"1:2:3:4:5:" + b"9" * 30):
-        await stores.checkpoints._redis.set(key, rubbish)
+        await stores.checkpoints._redis._client.set(key, rubbish)
         inboxes, checkpoints = stores.another_node()
         assert await _count(inboxes, number) == 1
         await checkpoints.close()
@@ -307,26 +302,11 @@ async def test_without_redis_counts_are_right_and_quick(stores: Stores) -> None:
     await lonely.close()
 
 
-@pytest.fixture
-async def sleeper(place: Place, tmp_path: Path) -> AsyncIterator[tuple[str, RunningProgram]]:
-    """A Valkey that a test can put to sleep."""
-    server = ValkeyServer(
-        tmp_path,
-        tmp_path,
-        Ports(tmp_path / "ports.json").choose("sleeper"),
-        Secrets(tmp_path / "s.json").password("v"),
-    )
-    running = start(server)
-    yield server.url, running
-    os.kill(running.pid, signal.SIGCONT)
-    running.stop()
-
-
 async def test_a_redis_that_hangs_costs_few_calls_a_moment(
-    stores: Stores, sleeper: tuple[str, RunningProgram]
+    stores: Stores, own_valkey: tuple[str, RunningProgram]
 ) -> None:
     """The first calls wait 50 ms at most, those that follow not at all; when it is awake again it is used again."""
-    url, running = sleeper
+    url, running = own_valkey
     inboxes, checkpoints = stores.another_node(url)
     first, *others = numbers = [stores.new_number() for _ in range(41)]
     await stores.arrive(a_content(uuid4()), numbers)
