@@ -1,10 +1,10 @@
 """Owns keeping the inbox's own wall at the directory's teams: told at once, and again until it has applied each."""
 
-import asyncio
 from typing import Final
 from uuid import UUID
 
 import structlog
+from typing_extensions import override
 from wedsync.broadcast.v1.inbox_pb2 import ApplyTeamChangeRequest
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
@@ -12,8 +12,8 @@ from services.preferences.audiences import Audiences
 from services.preferences.index import unpack
 from services.preferences.store import DirectoryStore
 from shared.audience import Audience
-from shared.errors import DependencyUnavailable, ServiceError
-from shared.wake import wait_for_hint
+from shared.errors import ServiceError
+from shared.rounds import Rounds
 
 log = structlog.get_logger(__name__)
 
@@ -42,29 +42,20 @@ class InboxWall:
         return answer.team_version >= version
 
 
-class WallFollower:
+class WallFollower(Rounds):
     """Tells the inbox again of teams that it has not confirmed, whatever became of the message about them."""
 
     def __init__(self, store: DirectoryStore, audiences: Audiences, wall: InboxWall, retry_s: float) -> None:
         """`retry_s` is how often it looks, and how long it leaves a team to those who have just set it."""
+        super().__init__(retry_s)
         self._store = store
         self._audiences = audiences
         self._wall = wall
         self._retry_s = retry_s
-        self._ended = asyncio.Event()
 
-    def stop(self) -> None:
-        """Make `run` return once what it has begun is done."""
-        self._ended.set()
-
-    async def run(self) -> None:
-        """Look again and again until `stop`."""
-        while not self._ended.is_set():
-            try:
-                await self.tell_again()
-            except DependencyUnavailable as error:
-                log.warning("wall_follower_interrupted", error=str(error))
-            await wait_for_hint(self._ended, self._retry_s)
+    @override
+    async def look(self) -> None:
+        await self.tell_again()
 
     async def tell_again(self) -> int:
         """Tell the inbox of each team once, as it is now; how many it has applied."""

@@ -1,9 +1,9 @@
 """Stops broadcasts: noted first, confirmed by dispatcher and inbox, and only then claimed."""
 
-import asyncio
 from typing import Final
 
 import structlog
+from typing_extensions import override
 from wedsync.broadcast.v1 import dispatcher_pb2, inbox_pb2, sender_pb2
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
@@ -14,9 +14,9 @@ from services.sender.messages import broadcast_message
 from services.sender.progress import Changes, Progress, has_waiting
 from services.sender.replays import Replays
 from services.sender.store import CallStore, DispatchStore
-from shared.errors import DependencyUnavailable, IllegalState, NotFound, PermissionDenied, ServiceError
+from shared.errors import IllegalState, NotFound, PermissionDenied, ServiceError
 from shared.failpoints import declare, failpoint
-from shared.wake import wait_for_hint
+from shared.rounds import Rounds
 
 log = structlog.get_logger(__name__)
 
@@ -140,31 +140,21 @@ class Cancelling:
                 )
 
 
-class CancelFinisher:
+class CancelFinisher(Rounds):
     """Finishes cancels whose callers were not answered, because somebody was down, and did not come back."""
 
     def __init__(
         self, store: DispatchStore, stopping: Stopping, *, every_s: float = 5.0, older_than_s: float = 15.0
     ) -> None:
         """`older_than_s` leaves those alone whose calls may still run."""
+        super().__init__(every_s)
         self._store = store
         self._stopping = stopping
-        self._every_s = every_s
         self._older_than_s = older_than_s
-        self._ended = asyncio.Event()
 
-    def stop(self) -> None:
-        """Make `run` return once what it has begun is done."""
-        self._ended.set()
-
-    async def run(self) -> None:
-        """Look again and again until `stop`."""
-        while not self._ended.is_set():
-            try:
-                await self.finish_all()
-            except DependencyUnavailable as error:
-                log.warning("cancel_finisher_interrupted", error=str(error))
-            await wait_for_hint(self._ended, self._every_s)
+    @override
+    async def look(self) -> None:
+        await self.finish_all()
 
     async def finish_all(self, limit: int = 100) -> int:
         """Try each that is unfinished once; how many are finished now."""
