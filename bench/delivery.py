@@ -19,7 +19,7 @@ from bench.broadcasts import DEADLINE_S, PAYMENT, Broadcasts
 from bench.disk import calm
 from bench.population import Audience, prepare
 from bench.report import Bound, Result, Row, summarize
-from bench.site import administrator, service, started
+from bench.site import mailer, service, started
 from shared.queries import load
 from stack.background import BackgroundStack
 
@@ -87,7 +87,7 @@ async def run(full: bool, console: Console) -> Result:
             grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as sender,
             grpc.aio.insecure_channel(stack.environment["PREFERENCES_ADDR"]) as directory,
         ):
-            broadcasts = await Broadcasts.open(connection, SenderServiceStub(sender), administrator(stack))
+            broadcasts = await Broadcasts.open(connection, SenderServiceStub(sender), mailer(stack))
             with console.status("preparing audiences and the table of rows"):
                 await _make_rows(connection)
                 writer = service(stack, ["directory.write", "directory.admin"])

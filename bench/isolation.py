@@ -18,7 +18,7 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 from bench.broadcasts import ALARM, DEADLINE_S, ERRAND, POLL_S, Broadcasts
 from bench.disk import calm
 from bench.report import Bound, Result, Row, summarize
-from bench.site import Metadata, administrator, started
+from bench.site import Metadata, mailer, started
 
 SCENARIO: Final = "isolation"
 RECIPIENTS: Final = 1_000_000
@@ -38,7 +38,7 @@ async def run(full: bool, console: Console) -> Result:
     sends = FULL_SENDS if full else SENDS
     with started(RECIPIENTS, console) as stack:
         connection, other = [await asyncpg.connect(stack.environment["DATABASE_URL"]) for _ in range(2)]
-        metadata = administrator(stack)
+        metadata = mailer(stack)
         async with grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as channel:
             sender = SenderServiceStub(channel)
             urgent = await _Urgent.prepare(connection, sender, metadata)

@@ -20,7 +20,7 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 from bench.broadcasts import ALARM, Broadcasts
 from bench.report import Bound, Result, Row, summarize
 from bench.screens import Plan, Screens
-from bench.site import administrator, started
+from bench.site import mailer, started
 from stack.background import BackgroundStack
 from stack.tokens import TokenMint
 
@@ -101,7 +101,7 @@ async def _measure(
     """Broadcasts to these people, one after the other, once all of them are connected."""
     connection = await asyncpg.connect(stack.environment["DATABASE_URL"])
     async with grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as channel:
-        sender = await Broadcasts.open(connection, SenderServiceStub(channel), administrator(stack))
+        sender = await Broadcasts.open(connection, SenderServiceStub(channel), mailer(stack))
         users = [str(each) for each in await sender.users(1, people)]
         targeting = Targeting(everyone=True) if people == PEOPLE else Targeting(user_ids=users)
         with console.status(f"connecting {people:,} people"):

@@ -14,7 +14,7 @@ from bench.broadcasts import PAYMENT, Broadcasts
 from bench.peak_memory import forget_peak, peak_mib
 from bench.population import Audience, prepare
 from bench.report import Bound, Result, Row, summarize
-from bench.site import administrator, service, started
+from bench.site import mailer, service, started
 from stack.background import BackgroundStack
 
 SCENARIO: Final = "memory"
@@ -41,7 +41,7 @@ async def run(full: bool, console: Console) -> Result:
                 writer = service(stack, ["directory.write", "directory.admin"])
                 prepared = await prepare(DirectoryServiceStub(directory), writer, RECIPIENTS)
                 audiences = {audience.name: audience for audience in prepared}
-            broadcasts = await Broadcasts.open(connection, SenderServiceStub(sender), administrator(stack))
+            broadcasts = await Broadcasts.open(connection, SenderServiceStub(sender), mailer(stack))
             with console.status("measuring"):
                 # The smaller first: what a process has taken once it need not give back.
                 await _peaks(stack, broadcasts, audiences["10"], WARM_UP)

@@ -32,7 +32,7 @@ from bench.broadcasts import PAYMENT, Broadcasts
 from bench.offering import DEADLINE_S, Offering, Outcome, Work
 from bench.peak_memory import forget_peak, peak_mib, resident_mib
 from bench.report import Bound, Result, Row, summarize
-from bench.site import administrator, started
+from bench.site import mailer, started
 from shared.queries import load
 from stack.background import BackgroundStack
 from stack.tokens import TokenMint
@@ -141,7 +141,7 @@ class Suite:
         """Everybody has as many items as a page holds."""
         async with grpc.aio.insecure_channel(self._stack.environment["SENDER_ADDR"]) as channel:
             broadcasts = await Broadcasts.open(
-                self._connection, SenderServiceStub(channel), administrator(self._stack)
+                self._connection, SenderServiceStub(channel), mailer(self._stack)
             )
             for _ in range(ITEMS):
                 self._sent.append(await broadcasts.send(PAYMENT, Targeting(everyone=True), RECIPIENTS))

@@ -18,7 +18,7 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 from bench.broadcasts import PAYMENT, Broadcasts
 from bench.report import Bound, Result, Row, summarize
 from bench.returning import Crowd, Return, Returning
-from bench.site import administrator, started
+from bench.site import mailer, started
 from stack.background import BackgroundStack
 from stack.tokens import TokenMint
 
@@ -80,7 +80,7 @@ async def run(full: bool, console: Console) -> Result:
 async def _storm(stack: BackgroundStack, people: int, connections: int, shared: bool) -> Storm:
     connection = await asyncpg.connect(stack.environment["DATABASE_URL"])
     async with grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as channel:
-        broadcasts = await Broadcasts.open(connection, SenderServiceStub(channel), administrator(stack))
+        broadcasts = await Broadcasts.open(connection, SenderServiceStub(channel), mailer(stack))
         crowds = await _gather(stack, await broadcasts.users(1, people), connections, shared)
         back_ms: list[float] = []
         returns: list[Return] = []

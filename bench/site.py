@@ -1,4 +1,4 @@
-"""Owns where a scenario is measured: a stack of its own, and an administrator's and a service's way in."""
+"""Owns where a scenario is measured: a stack of its own, and the ways in of an administrator and of services."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,10 +8,13 @@ from typing import Final
 from rich.console import Console
 
 from stack.background import BackgroundStack
-from stack.tokens import TokenMint
+from stack.tokens import USER_TOKEN_LIFETIME_S, TokenMint
 
 Metadata = tuple[tuple[str, str], ...]
 READY_TIMEOUT_S: Final = 300.0
+_NAME: Final = "bench"
+# Limits hold for a benchmark too, so it is an account that may send as much as it measures.
+_QUOTAS: Final = {"SENDER_SERVICE_QUOTAS": f"{_NAME}:*=1000000,1000000"}
 
 
 @contextmanager
@@ -27,7 +30,10 @@ def started(
     `settings` are variables for all its processes, `arguments` go to `stack run`, such as `--inbox-processes 2`.
     """
     stack = BackgroundStack(
-        recipients, settings=settings, arguments=arguments, ready_timeout_s=READY_TIMEOUT_S
+        recipients,
+        settings=_QUOTAS | dict(settings or {}),
+        arguments=arguments,
+        ready_timeout_s=READY_TIMEOUT_S,
     )
     with console.status(f"starting a stack with {recipients:,} recipients"):
         stack.__enter__()
@@ -47,7 +53,13 @@ def administrator(stack: BackgroundStack) -> Metadata:
 
 def service(stack: BackgroundStack, scopes: Sequence[str]) -> Metadata:
     """The metadata of a service account named `bench` with these scopes."""
-    return _bearer(TokenMint.existing(stack.state.keys).mint_service_token("bench", list(scopes)))
+    mint = TokenMint.existing(stack.state.keys)
+    return _bearer(mint.mint_service_token(_NAME, list(scopes), USER_TOKEN_LIFETIME_S))
+
+
+def mailer(stack: BackgroundStack) -> Metadata:
+    """The metadata of an account that may send broadcasts, and many of them."""
+    return service(stack, ["broadcast.send"])
 
 
 def _bearer(token: str) -> Metadata:

@@ -19,7 +19,7 @@ from bench.peak_memory import forget_peak, peak_mib, resident_mib
 from bench.report import Bound, Result, Row, summarize
 from bench.returning import Crowd, Return, Returning
 from bench.screens import Plan, Screens
-from bench.site import Metadata, administrator, started
+from bench.site import Metadata, mailer, started
 from stack.background import BackgroundStack
 from stack.tokens import TokenMint
 
@@ -87,22 +87,22 @@ async def _stay(stack: BackgroundStack, folder: Path, before: int, meanwhile: in
     stay = Stay()
     async with grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as channel:
         sender = SenderServiceStub(channel)
-        broadcasts = await Broadcasts.open(connection, sender, administrator(stack))
+        broadcasts = await Broadcasts.open(connection, sender, mailer(stack))
         tokens = _tokens(stack, await broadcasts.users(1, PROMPT + STALLED))
         target = stack.environment["INBOX_ADDR"]
         screens = await Screens.open(Plan(target, tokens[:PROMPT], CONNECTIONS), folder, _TIMEOUT_S)
         crowd = await Returning.start(Crowd(target, tokens[PROMPT:], CONNECTIONS), folder)
         await crowd.connected()
         for _ in range(_WARM_UP):
-            await _show(sender, administrator(stack), screens)
+            await _show(sender, mailer(stack), screens)
         for _ in range(before):
-            stay.before_ms += (await _show(sender, administrator(stack), screens))[1]
+            stay.before_ms += (await _show(sender, mailer(stack), screens))[1]
         forget_peak(inbox.pid)
         resident = resident_mib(inbox.pid)
         crowd.stall()
         last = ""
         for _ in range(meanwhile):
-            last, latencies = await _show(sender, administrator(stack), screens)
+            last, latencies = await _show(sender, mailer(stack), screens)
             stay.meanwhile_ms += latencies
         stay.growth_mib = peak_mib(inbox.pid) - resident
         crowd.wake()

@@ -22,7 +22,7 @@ from wedsync.broadcast.v1.sender_pb2 import (
     WatchBroadcastResponse,
 )
 
-from cli import output
+from cli import output, quotas
 from cli.arguments import parse_priority, parse_time
 from cli.connection import CALL_TIMEOUT_S, Connection, run
 from cli.identities import resolve_id
@@ -115,6 +115,7 @@ def _print_sent(answer: SendBroadcastResponse, dry_run: bool) -> None:
         )
     if answer.unknown_user_ids:
         output.console.print(f"{answer.unknown_user_ids} of the user ids are unknown and were left out.")
+    quotas.print_if_few(answer.quota)
 
 
 def preview(

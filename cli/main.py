@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import admin, broadcasts, demo, directory, inbox, output, preferences, reports, tokens
+from cli import admin, broadcasts, demo, directory, inbox, output, preferences, quotas, reports, tokens
 from cli.exits import ExitCode, Failure
 from cli.settings import load
 
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 broadcasts.register(app)
 reports.register(app)
+app.command("quota")(quotas.quota)
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(preferences.app, name="prefs")
 app.add_typer(directory.app, name="directory")

@@ -33,8 +33,8 @@ from shared.rights import INTERNAL, Right, RoleOf, admit
 from shared.translations import to_service_error
 from shared.validation import RequestReader, Rules
 
-# Answers a repeated request before anybody asks for its caller's right, None for one that is new. `current_identity`
-# is set; the request is parsed and its rules are not checked yet.
+# Answers a repeated request before anybody asks for its caller's right, None for one that is new; may refuse one that
+# is known to be too much. `current_identity` is set; the request is parsed and its rules are not checked yet.
 Replay: TypeAlias = Callable[[Any], Awaitable[Message | None]]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]

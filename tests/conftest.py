@@ -3,9 +3,11 @@
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -20,9 +22,10 @@ from stack.nats import NatsAccess
 from stack.permissions import SERVICES
 from stack.ports import Ports
 from stack.postgres import binaries
-from stack.processes import start
+from stack.processes import RunningProgram, start
 from stack.provision import SuiteDatabase, migrate_services, provision_database
 from stack.servers import Place, Source
+from stack.valkey import ValkeyServer
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("suite", deadline=None)
@@ -61,6 +64,18 @@ def nats_server(place: Place) -> Iterator[NatsAccess]:
 def valkey_server(place: Place) -> Iterator[str]:
     """The URL of a Valkey server."""
     yield from _running(servers.valkey(place))
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[tuple[str, RunningProgram]]:
+    """A Valkey for one test alone, which may put it to sleep or kill it: its URL and its process."""
+    port = Ports(tmp_path / "valkey-ports.json").choose("own_valkey")
+    server = ValkeyServer(tmp_path / "valkey", tmp_path, port, "opens-nothing")
+    running = start(server)
+    yield server.url, running
+    with suppress(ProcessLookupError):
+        os.kill(running.pid, signal.SIGCONT)
+    running.stop()
 
 
 @pytest.fixture(scope="session")

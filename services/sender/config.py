@@ -5,15 +5,17 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from services.sender.domain import Priority
+from services.sender.limits import Limits
 from shared.auth import AuthSettings
 from shared.logging import read_format
 from shared.messaging import MessagingSettings
 from shared.server import ServerSettings
 from shared.service_token import TokenFile
-from shared.settings import Address, Environment
+from shared.settings import Address, Environment, SettingsError
 
 PREFIX: Final = "SENDER"
 _POSTGRES: Final = ("postgres", "postgresql")
+_REDIS: Final = ("redis", "rediss", "unix")
 # What a single core delivers in less than ten seconds, and twice that for urgent ones; critical ones have no limit.
 _BACKLOG: Final = {Priority.HIGH: 500, Priority.NORMAL: 250, Priority.LOW: 250}
 
@@ -29,12 +31,14 @@ class Settings:
     worker_database_url: str
     database_connections: int
     messaging: MessagingSettings
+    redis_url: str
     preferences: Address
     dispatcher: Address
     inbox: Address
     relay_lease_s: float
     relay_lease_ceiling_s: float
     backlog: Mapping[Priority, int]
+    limits: Limits
     log_format: str | None
 
     @classmethod
@@ -48,6 +52,7 @@ class Settings:
             worker_database_url=env.url("SENDER_WORKER_DATABASE_URL", _POSTGRES),
             database_connections=env.integer("SENDER_DATABASE_CONNECTIONS", 10, least=4, most=200),
             messaging=MessagingSettings.read(env, PREFIX),
+            redis_url=env.url("REDIS_URL", _REDIS),
             preferences=env.address("PREFERENCES_ADDR"),
             dispatcher=env.address("DISPATCHER_ADDR"),
             inbox=env.address("INBOX_ADDR"),
@@ -59,5 +64,13 @@ class Settings:
                 priority: env.integer(f"SENDER_BACKLOG_{priority.name}", usual, least=1, most=1_000_000)
                 for priority, usual in _BACKLOG.items()
             },
+            limits=_read_limits(env),
             log_format=read_format(env),
         )
+
+
+def _read_limits(env: Environment) -> Limits:
+    try:
+        return Limits.parse(env.text("SENDER_SERVICE_QUOTAS", ""))
+    except ValueError as error:
+        raise SettingsError(f"SENDER_SERVICE_QUOTAS: {error}.") from error

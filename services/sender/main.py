@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
@@ -17,7 +19,10 @@ from services.sender.consumer import StateConsumer, bury, encode_due
 from services.sender.directory import AUDIENCE_SERVICE, Directory
 from services.sender.listing import Listing
 from services.sender.orders import Orders
+from services.sender.past_counts import PastCounts
 from services.sender.progress import DISPATCHER_SERVICE, INBOX_SERVICE, Changes, Progress
+from services.sender.quotas import Quotas
+from services.sender.refusals import REDIS_TIMEOUT_S, Refusals
 from services.sender.replays import Replays
 from services.sender.sending import Sending
 from services.sender.store import SCHEMA, CallStore, DispatchStore
@@ -28,6 +33,7 @@ from shared.clock import SystemClock
 from shared.drain import DrainStep, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
+from shared.optional_redis import OptionalRedis
 from shared.outbox import OutboxRelay
 from shared.pull_worker import PullWorker
 from shared.server import GrpcServer, run_service, settle_memory
@@ -36,6 +42,10 @@ from shared.streams import SENDER_STATE
 
 # Connections that are there before anybody needs them: to make one takes longer than the call that waits for it.
 _READY = 4
+
+
+class _Stoppable(Protocol):
+    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +69,10 @@ async def start(settings: Settings) -> RunningSender:
     worked = await database.connect(
         settings.worker_database_url, application_name=SCHEMA, min_size=_READY, max_size=connections
     )
-    nats = await messaging.connect(settings.messaging)
+    nats, redis = (
+        await messaging.connect(settings.messaging),
+        OptionalRedis.open(settings.redis_url, REDIS_TIMEOUT_S),
+    )
     preferences = open_channel(
         "preferences", settings.preferences, transport, token, retried=[AUDIENCE_SERVICE]
     )
@@ -80,15 +93,18 @@ async def start(settings: Settings) -> RunningSender:
         encode=encode_due,
     )
     backlog = Backlog(work, settings.backlog)
-    sending = Sending(store, replays, directory, backlog, clock, relay.wake)
-    progress = Progress(store, directory, dispatches, inboxes, changes, clock)
-    stopping = Stopping(work, dispatches, inboxes, changes)
+    refusals = Refusals(redis, await store.find_count_identity(), settings.limits, clock)
+    quotas = Quotas(store, directory, settings.limits, refusals, clock)
+    sending = Sending(store, replays, directory, backlog, quotas, clock, relay.wake)
+    progress, stopping = (
+        Progress(store, directory, dispatches, inboxes, changes, clock),
+        Stopping(work, dispatches, inboxes, changes),
+    )
     cancelling, finisher = (
         Cancelling(store, replays, directory, progress, stopping),
         CancelFinisher(work, stopping),
     )
-    orders = Orders(work, directory, changes, clock)
-    states = StateConsumer(work, changes, clock)
+    orders, states = Orders(work, directory, changes, clock), StateConsumer(work, changes, clock)
     reports = PullWorker(nats, SENDER_STATE, states.handle, bury=bury, concurrency=4, batch=64, ack_sync=True)
 
     health = HealthMonitor(
@@ -96,6 +112,7 @@ async def start(settings: Settings) -> RunningSender:
             Dependency("postgres", called.check),
             Dependency("nats", nats.check),
             Dependency(SENDER_STATE.name, reports.check, required=False),
+            Dependency("redis", redis.check, required=False),
             # A repeated send, an order's text, and what was accepted go on without these.
             Dependency("preferences", lambda: check_serving(preferences), required=False),
             Dependency("dispatcher", lambda: check_serving(dispatcher), required=False),
@@ -106,26 +123,29 @@ async def start(settings: Settings) -> RunningSender:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_SenderServiceServicer_to_server,
-        servicer.SenderServicer(sending, cancelling, progress, orders, Listing(store, directory)),
+        servicer.SenderServicer(sending, quotas, cancelling, progress, orders, Listing(store, directory)),
         servicer.RIGHTS,
         servicer.replays(sending, cancelling),
-        servicer.rules(sending),
+        servicer.rules(sending, quotas),
     )
     failpoints.check_declared()
 
-    loops = (relay, reports, finisher)
-    background = tuple(asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in loops)
+    loops = (relay, finisher, refusals, PastCounts(work))
+    background = tuple(
+        asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in (reports, *loops)
+    )
     steps = (
         server.leave(),
         DrainStep("stop_fetching", reports.stop),
         DrainStep("end_watches", changes.close),
         server.finish_calls(),
         DrainStep("stop_counting", backlog.close),
-        DrainStep("finish_relay", lambda: _finish(relay, finisher, background)),
+        DrainStep("finish_loops", lambda: _finish(loops, background)),
         DrainStep("drain_nats", nats.drain),
         DrainStep(
             "close_channels", lambda: asyncio.gather(preferences.close(), dispatcher.close(), inbox.close())
         ),
+        DrainStep("close_redis", refusals.close),
         DrainStep("close_pools", lambda: asyncio.gather(called.close(), worked.close())),
     )
     return RunningSender(await server.start(), background, steps)
@@ -140,11 +160,9 @@ async def main() -> int:
     return await run_until_signal(sender.steps, sender.background)
 
 
-async def _finish(
-    relay: OutboxRelay, finisher: CancelFinisher, background: tuple[asyncio.Task[None], ...]
-) -> None:
-    relay.stop()
-    finisher.stop()
+async def _finish(loops: Iterable[_Stoppable], background: tuple[asyncio.Task[None], ...]) -> None:
+    for loop in loops:
+        loop.stop()
     await asyncio.wait(background)
 
 

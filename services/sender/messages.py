@@ -22,6 +22,7 @@ from services.sender.domain import (
     Wedding,
 )
 from services.sender.filters import Filter, Period
+from services.sender.limits import Quota
 from services.sender.rules import Draft
 
 CATEGORIES: Final = {each: common_pb2.Category.Value(f"CATEGORY_{each.name}") for each in Category}
@@ -88,6 +89,16 @@ def _period(message: Interval) -> Period:
     )
 
 
+def draft_to_count(request: sender_pb2.SendBroadcastRequest | sender_pb2.GetQuotaRequest) -> Draft:
+    """What decides with which others a broadcast is counted; the rest of it is left out."""
+    return Draft(
+        type=request.type,
+        priority=_PRIORITIES_TOLD.get(request.priority),
+        targeting=Targeting(),
+        wedding_id=request.wedding_id.lower() or None,
+    )
+
+
 def targeting_of(message: common_pb2.Targeting) -> Targeting:
     """Who is meant, each value once."""
     return Targeting(
@@ -114,6 +125,22 @@ def targeting_message(targeting: Targeting, wall: Iterable[str] | None = None) -
         segment_ids=targeting.segment_ids,
         wedding_ids=targeting.wedding_ids if wall is None else wall,
     )
+
+
+def quota_message(quota: Quota) -> sender_pb2.Quota:
+    """What a sender has left."""
+    return sender_pb2.Quota(
+        hour_limit=quota.limit.hour,
+        hour_remaining=quota.hour_remaining,
+        day_limit=quota.limit.day,
+        day_remaining=quota.day_remaining,
+        reset_time=time_message(quota.reset_time),
+    )
+
+
+def quota_part(quota: Quota) -> bytes:
+    """The part of a send's answer that is known only once it is counted, serialised."""
+    return sender_pb2.SendBroadcastResponse(quota=quota_message(quota)).SerializeToString()
 
 
 def rules_message(

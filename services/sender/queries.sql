@@ -2,16 +2,37 @@
 -- longer than any of these queries.
 
 -- name: accept_broadcast
--- The one transaction of a send. Answers the earlier answer, if its request_id had one.
-SELECT known_body_hash, known_response
+-- The one transaction of a send. Answers the earlier answer, if its request_id had one, or whether it was counted.
+SELECT
+    known_body_hash, known_response, is_counted, hour_limit, hour_used, day_limit, day_used, reset_time, counted_at,
+    request_ids
 FROM accept_broadcast(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-    $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30
+    $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32
+);
+
+-- name: find_standing
+-- What is left of a limit, for a caller who only asks.
+SELECT counted_at, hour_used, day_used, reset_time, request_ids FROM read_quota($1, $2, $3, $4, $5, $6);
+
+-- name: find_count_identity
+-- Which counts these are.
+SELECT count_identity.identity
+FROM count_identity;
+
+-- name: forget_past_counts
+-- The oldest of what counts no more, in small parts. An hour is left to whoever took the time before and counts now.
+DELETE FROM counted_sends
+WHERE counted_sends.at <= (
+    SELECT max(oldest.at)
+    FROM (
+        SELECT past.at FROM counted_sends AS past WHERE past.at < now() - interval '25 hours' ORDER BY past.at LIMIT $1
+    ) AS oldest
 );
 
 -- name: find_request
 -- A repeated call is answered as it was the first time.
-SELECT known_body_hash, known_response FROM find_request($1, $2, $3);
+SELECT known_body_hash, known_response, hour_limit, hour_used, day_limit, day_used, reset_time FROM find_request($1, $2, $3);
 
 -- name: remember_request
 -- Keeps the answer to a call for its repetition.

@@ -1,17 +1,15 @@
 """Gives a repeated call its first answer, whatever has changed since."""
 
 import hashlib
-import re
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from services.sender.directory import author_of
+from services.sender.rules import is_id
 from services.sender.store import Answer, CallStore, Request
 from shared.auth import current_identity
 from shared.errors import RequestIdReused
-
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Repeatable(Protocol):
@@ -38,7 +36,7 @@ class Replays:
         """The first answer to this caller's request_id; None for a new one. Raises RequestIdReused for another body."""
         request = request_of(method, message)
         answer = await self._store.find_answer(request) if request else None
-        return None if request is None or answer is None else answer_to(request, answer, response_class)
+        return None if answer is None else answer_to(request, answer, response_class)
 
     async def remember(self, method: str, message: Repeatable, response: _Response) -> _Response:
         """Keep an answer; the one to give, which is another call's if that came first."""
@@ -51,14 +49,14 @@ class Replays:
 
 def request_of(method: str, message: Repeatable) -> Request | None:
     """What a repetition of this call is known by; None when it has no id, or one that its rules will refuse."""
-    if not _UUID.fullmatch(message.request_id):
+    if not is_id(message.request_id):
         return None
     body_hash = hashlib.sha256(message.SerializeToString(deterministic=True)).digest()
     return Request(author_of(current_identity()).name, method, message.request_id, body_hash)
 
 
-def answer_to(request: Request, answer: Answer, response_class: type[_Response]) -> _Response:
+def answer_to(request: Request | None, answer: Answer, response_class: type[_Response]) -> _Response:
     """The answer that stands, as a message. Raises RequestIdReused when it was given to another body."""
-    if answer.body_hash != request.body_hash:
+    if request is None or answer.body_hash != request.body_hash:
         raise RequestIdReused
     return response_class.FromString(answer.response)

@@ -93,31 +93,43 @@ def require_reader(caller: Caller) -> None:
         raise PermissionDenied
 
 
+def require_type(caller: Caller, broadcast_type: BroadcastType) -> None:
+    """Raise PermissionDenied unless this sender may send this type to anybody."""
+    if caller.author.is_service:
+        types = sendable_types(caller.scopes)
+        if types is not None and broadcast_type.name not in types:
+            raise PermissionDenied(f"This service account may not send {broadcast_type.name}.")
+    if caller.is_coordinator and broadcast_type.category not in _COORDINATORS_SEND:
+        raise PermissionDenied("Coordinators send collaboration and wedding broadcasts only.")
+
+
+def require_weddings(caller: Caller) -> None:
+    """Raise unless this sender may write to all of `caller.weddings`.
+
+    OutsideReach for one beyond a coordinator's reach, whether it exists or not; NotFound for those whose reach has no
+    bounds, when there is no such wedding.
+    """
+    if caller.is_coordinator:
+        if not all(each.on_team for each in caller.weddings):
+            raise OutsideReach
+    elif not all(each.exists for each in caller.weddings):
+        raise NotFound("A wedding that the request names does not exist.")
+
+
 def require_reach(caller: Caller, broadcast_type: BroadcastType, targeting: Targeting) -> None:
     """Raise unless this sender may send this type to this audience; `caller.weddings` must be the audience's wall.
 
     PermissionDenied for a type; OutsideReach for a wedding or segment beyond a coordinator's reach, whether it
     exists or not; NotFound for those whose reach has no bounds, when there is no such thing.
     """
-    if caller.author.is_service:
-        types = sendable_types(caller.scopes)
-        if types is not None and broadcast_type.name not in types:
-            raise PermissionDenied(f"This service account may not send {broadcast_type.name}.")
-    if caller.is_coordinator:
-        _require_coordinators_reach(caller, broadcast_type, targeting)
-    elif targeting.segment_ids:
-        raise NotFound("A segment that the targeting names does not exist.")
-    elif not all(each.exists for each in caller.weddings):
-        raise NotFound("A wedding that the request names does not exist.")
-
-
-def _require_coordinators_reach(caller: Caller, broadcast_type: BroadcastType, targeting: Targeting) -> None:
-    if broadcast_type.category not in _COORDINATORS_SEND:
-        raise PermissionDenied("Coordinators send collaboration and wedding broadcasts only.")
-    if not caller.weddings:
+    require_type(caller, broadcast_type)
+    if caller.is_coordinator and not caller.weddings:
         raise PermissionDenied("Coordinators send to the teams of weddings only: name at least one.")
-    if targeting.segment_ids or not all(each.on_team for each in caller.weddings):
-        raise OutsideReach
+    if targeting.segment_ids:
+        if caller.is_coordinator:
+            raise OutsideReach
+        raise NotFound("A segment that the targeting names does not exist.")
+    require_weddings(caller)
 
 
 def shown_to(caller: Caller, broadcast: Broadcast) -> Broadcast:

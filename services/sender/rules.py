@@ -1,5 +1,6 @@
 """Owns what may be asked for: product.md's field rules, as far as the contract's own annotations cannot state them."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,6 +13,13 @@ from shared.errors import FieldViolation
 
 LATE_TOLERANCE: Final = timedelta(seconds=60)
 """How far in the past `scheduled_for` may lie and still count as now."""
+
+_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def is_id(text: str) -> bool:
+    """Whether this is a UUID in the form that the contract takes."""
+    return bool(_ID.fullmatch(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +37,16 @@ class Draft:
     expires_at: datetime | None = None
     escalates: bool = False
 
+    @property
+    def chosen_priority(self) -> Priority:
+        """The priority that it names, else its type's; for a type that there is."""
+        return self.priority or TYPES[self.type].default_priority
+
     def content(self, now: datetime, wedding: Wedding | None) -> Content:
         """What is accepted at `now`: a draft without violations, `wedding` being the one that it names."""
-        broadcast_type = TYPES[self.type]
         return Content(
-            type=broadcast_type,
-            priority=self.priority or broadcast_type.default_priority,
+            type=TYPES[self.type],
+            priority=self.chosen_priority,
             title=self.title,
             message=self.message,
             targeting=self.targeting,
@@ -70,10 +82,11 @@ def send_violations(draft: Draft, now: datetime) -> list[FieldViolation]:
 
 def preview_violations(draft: Draft, now: datetime) -> list[FieldViolation]:
     """Every rule that type, priority, audience and expiry break."""
-    return [*_type(draft), *_targeting(draft), *expiry_violations(draft, now)]
+    return [*kind_violations(draft), *_targeting(draft), *expiry_violations(draft, now)]
 
 
-def _type(draft: Draft) -> Iterator[FieldViolation]:
+def kind_violations(draft: Draft) -> Iterator[FieldViolation]:
+    """The rules that type, priority and wedding break together."""
     broadcast_type = TYPES.get(draft.type)
     if broadcast_type is None:
         yield FieldViolation("type", "is not a broadcast type")

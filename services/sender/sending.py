@@ -13,11 +13,19 @@ from services.sender.backlog import Backlog
 from services.sender.directory import Directory
 from services.sender.domain import TYPES, Broadcast, Priority, wall_of
 from services.sender.forecasts import preview_message
-from services.sender.messages import broadcast_message, draft_to_preview, draft_to_send, rules_message
+from services.sender.limits import Tally
+from services.sender.messages import (
+    broadcast_message,
+    draft_to_preview,
+    draft_to_send,
+    quota_message,
+    rules_message,
+)
+from services.sender.quotas import Quotas
 from services.sender.replays import Replays, answer_to, request_of
 from services.sender.rights import Caller, require_reach, require_sender
 from services.sender.rules import Draft, expiry_violations, preview_violations, send_violations
-from services.sender.store import CallStore
+from services.sender.store import Answer, CallStore
 from shared.clock import Clock
 from shared.errors import FieldViolation, InvalidField, OutsideReach
 from shared.failpoints import declare, failpoint
@@ -38,6 +46,7 @@ class Sending:
         replays: Replays,
         directory: Directory,
         backlog: Backlog,
+        quotas: Quotas,
         clock: Clock,
         wake_relay: Callable[[], None],
     ) -> None:
@@ -46,14 +55,25 @@ class Sending:
         self._replays = replays
         self._directory = directory
         self._backlog = backlog
+        self._quotas = quotas
         self._clock = clock
         self._wake_relay = wake_relay
 
-    async def replay(
+    async def precede(
         self, request: sender_pb2.SendBroadcastRequest
     ) -> sender_pb2.SendBroadcastResponse | None:
-        """The first answer to a repeated send."""
-        return await self._replays.find(SEND, request, sender_pb2.SendBroadcastResponse)
+        """What is known of a send before anybody asks who sends it: the first answer to one that is repeated.
+
+        Raises RateLimited for one that is too much: at once and without asking anybody, when this process knows that
+        and that it cannot be a repetition.
+        """
+        tally = self._quotas.tally(request)
+        if tally is not None:
+            self._quotas.refuse_known(tally, request.request_id)
+        earlier = await self._replays.find(SEND, request, sender_pb2.SendBroadcastResponse)
+        if earlier is None and tally is not None:
+            self._quotas.refuse_known(tally)
+        return earlier
 
     def send_violations(self, request: sender_pb2.SendBroadcastRequest) -> Iterable[FieldViolation]:
         """The rules of product.md that a send breaks, besides those in the contract."""
@@ -77,18 +97,18 @@ class Sending:
         content = draft.content(now, caller.wedding(draft.wedding_id))
         broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted)
         response = _response(broadcast, count.unknown_to(caller))
+        tally = Tally(caller.author, draft.type, draft.chosen_priority, draft.wedding_id)
         if request.validate_only:
             response.broadcast.ClearField("broadcast_id")
+            response.quota.CopyFrom(quota_message(await self._quotas.require_left(tally)))
             return response
-        return await self._accept(broadcast, request, response)
+        return await self._accept(broadcast, tally, request, response)
 
     async def preview(self, request: sender_pb2.PreviewAudienceRequest) -> sender_pb2.PreviewAudienceResponse:
         """Count what everybody meant by a valid request would get now."""
         draft = draft_to_preview(request)
         wall = wall_of(draft.targeting, draft.wedding_id)
-        broadcast_type = TYPES[draft.type]
-        priority = draft.priority or broadcast_type.default_priority
-        rules = rules_message(broadcast_type, priority, draft.wedding_id, wall)
+        rules = rules_message(TYPES[draft.type], draft.chosen_priority, draft.wedding_id, wall)
         caller, forecast = await _both(
             self._sender(draft, wall), self._directory.forecast(draft.targeting, wall, rules)
         )
@@ -105,20 +125,28 @@ class Sending:
     def _require_room(self, draft: Draft) -> None:
         """What is for later waits in no dispatcher's way."""
         if draft.scheduled_for is None or draft.scheduled_for <= self._clock.now():
-            self._backlog.require_room(draft.priority or TYPES[draft.type].default_priority)
+            self._backlog.require_room(draft.chosen_priority)
 
     async def _accept(
         self,
         broadcast: Broadcast,
+        tally: Tally,
         request: sender_pb2.SendBroadcastRequest,
         response: sender_pb2.SendBroadcastResponse,
     ) -> sender_pb2.SendBroadcastResponse:
-        repeatable = request_of(SEND, request)
+        repeatable, limit = request_of(SEND, request), self._quotas.limit(tally)
         await failpoint(BEFORE_COMMIT)
-        earlier = await self._store.accept(broadcast, repeatable, SEND, response.SerializeToString())
-        await failpoint(AFTER_COMMIT)
-        if repeatable is not None and earlier is not None:
-            return answer_to(repeatable, earlier, sender_pb2.SendBroadcastResponse)
+        async with self._quotas.line(tally):
+            self._quotas.refuse_known(tally, request.request_id)
+            asked_at = self._clock.monotonic()
+            outcome = await self._store.accept(
+                broadcast, repeatable, SEND, response.SerializeToString(), limit
+            )
+            await failpoint(AFTER_COMMIT)
+            if isinstance(outcome, Answer):
+                return answer_to(repeatable, outcome, sender_pb2.SendBroadcastResponse)
+            quota = self._quotas.settle(tally, outcome.standing, asked_at, is_counted=outcome.is_accepted)
+        response.quota.CopyFrom(quota_message(quota))
         if broadcast.content.scheduled_for <= broadcast.created_at:
             self._backlog.add(broadcast.content.priority)
         self._wake_relay()

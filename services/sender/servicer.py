@@ -11,6 +11,7 @@ from services.sender.cancelling import CANCEL, Cancelling
 from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
+from services.sender.quotas import Quotas
 from services.sender.rights import ADMIN, COORDINATOR, READ_SCOPE, SEND_SCOPE
 from services.sender.sending import SEND, Sending
 from shared.methods import Replay
@@ -41,13 +42,17 @@ RIGHTS: Final[dict[str, Right]] = {
 
 
 def replays(sending: Sending, cancelling: Cancelling) -> dict[str, Replay]:
-    """What answers a repeated request before anything about it is judged anew."""
-    return {SEND: sending.replay, CANCEL: cancelling.replay}
+    """What answers a repeated request before anything about it is judged anew, and refuses a send that is too much."""
+    return {SEND: sending.precede, CANCEL: cancelling.replay}
 
 
-def rules(sending: Sending) -> dict[str, Rules]:
+def rules(sending: Sending, quotas: Quotas) -> dict[str, Rules]:
     """The rules that the contract's annotations cannot state; they are told together with those that they do."""
-    return {SEND: sending.send_violations, "PreviewAudience": sending.preview_violations}
+    return {
+        SEND: sending.send_violations,
+        "PreviewAudience": sending.preview_violations,
+        "GetQuota": quotas.violations,
+    }
 
 
 class SenderServicer(SenderServiceServicer):
@@ -56,12 +61,14 @@ class SenderServicer(SenderServiceServicer):
     def __init__(
         self,
         sending: Sending,
+        quotas: Quotas,
         cancelling: Cancelling,
         progress: Progress,
         orders: Orders,
         listing: Listing,
     ) -> None:
         self._sending = sending
+        self._quotas = quotas
         self._cancelling = cancelling
         self._progress = progress
         self._orders = orders
@@ -78,6 +85,12 @@ class SenderServicer(SenderServiceServicer):
         self, request: sender_pb2.PreviewAudienceRequest, context: object
     ) -> sender_pb2.PreviewAudienceResponse:
         return await self._sending.preview(request)
+
+    @override
+    async def GetQuota(
+        self, request: sender_pb2.GetQuotaRequest, context: object
+    ) -> sender_pb2.GetQuotaResponse:
+        return await self._quotas.get(request)
 
     @override
     async def CancelBroadcast(

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+from uuid import UUID
+
+import asyncpg
 
 from services.sender.domain import (
     TYPES,
@@ -20,7 +23,8 @@ from services.sender.domain import (
     states_before,
 )
 from services.sender.filters import Filter, Place
-from services.sender.messages import due_payload
+from services.sender.limits import Limit, Quota, Standing, Tally
+from services.sender.messages import due_payload, quota_part
 from services.sender.rights import Caller, shown_to
 from shared.database import Database, Row
 from shared.queries import load
@@ -49,6 +53,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """Whether a send was counted, and so accepted, and how its limit stands by then."""
+
+    is_accepted: bool
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
 class Conclusion:
     """Where a broadcast stands after it was told to end, and whether that moved it."""
 
@@ -63,37 +75,69 @@ class CallStore:
         self._database = database
 
     async def accept(
-        self, broadcast: Broadcast, request: Request | None, method: str, response: bytes
-    ) -> Answer | None:
-        """Keep a broadcast with its wall, outbox row and answer; or else the answer that its request_id has already."""
+        self, broadcast: Broadcast, request: Request | None, method: str, response: bytes, limit: Limit
+    ) -> Answer | Counted:
+        """Count a broadcast and keep it with its wall, outbox row and answer, if the limit has room for it.
+
+        Or else the answer that its request_id has already.
+        """
         content = broadcast.content
-        row = await self._database.fetchrow(
-            _QUERIES["accept_broadcast"],
-            broadcast.author.name,
-            broadcast.author.is_service,
-            method,
-            request and request.request_id,
-            request and request.body_hash,
-            response,
-            broadcast.broadcast_id,
-            *_content_values(content),
-            content.wall,
-            content.scheduled_for,
-            content.expires_at,
-            broadcast.created_at,
-            broadcast.targeted,
-            broadcast_due(content.priority.slug),
-            due_payload(broadcast),
-            content.scheduled_for <= broadcast.created_at,
+        try:
+            (row,) = await self._database.fetch(
+                _QUERIES["accept_broadcast"],
+                broadcast.author.name,
+                broadcast.author.is_service,
+                method,
+                request and request.request_id,
+                request and request.body_hash,
+                response,
+                broadcast.broadcast_id,
+                *_content_values(content),
+                content.wall,
+                content.scheduled_for,
+                content.expires_at,
+                broadcast.created_at,
+                broadcast.targeted,
+                broadcast_due(content.priority.slug),
+                due_payload(broadcast),
+                content.scheduled_for <= broadcast.created_at,
+                limit.hour,
+                limit.day,
+            )
+        except asyncpg.UniqueViolationError:
+            # Another call had the same id at the same time for something that is counted elsewhere.
+            earlier = await self.find_answer(request) if request else None
+            if earlier is None:
+                raise
+            return earlier
+        if row["is_counted"] is None:
+            return _replayed(row)
+        return Counted(row["is_counted"], _standing(row, limit))
+
+    async def find_standing(self, tally: Tally, limit: Limit) -> Standing:
+        """How a limit stands."""
+        (row,) = await self._database.fetch(
+            _QUERIES["find_standing"],
+            tally.author.name,
+            tally.type,
+            tally.priority,
+            tally.wedding_id,
+            limit.hour,
+            limit.day,
         )
-        return _answer(row)
+        return _standing(row, limit)
+
+    async def find_count_identity(self) -> UUID:
+        """Which counts these are."""
+        identity: UUID = await self._database.fetchval(_QUERIES["find_count_identity"])
+        return identity
 
     async def find_answer(self, request: Request) -> Answer | None:
         """The first answer to a request_id, None for a new one."""
         row = await self._database.fetchrow(
             _QUERIES["find_request"], request.caller, request.method, request.request_id
         )
-        return _answer(row)
+        return None if row is None else _replayed(row)
 
     async def remember_answer(self, request: Request, response: bytes) -> Answer | None:
         """Keep the answer to a request_id; the one that stands, which another call may have kept before."""
@@ -105,7 +149,7 @@ class CallStore:
             request.body_hash,
             response,
         )
-        return _answer(row)
+        return None if row is None else Answer(row["known_body_hash"], row["known_response"])
 
     async def find_wall(self, broadcast_id: str) -> tuple[str, ...]:
         """The weddings that bound a broadcast's audience; none for one that does not exist."""
@@ -213,14 +257,29 @@ class DispatchStore:
         rows = await self._database.fetch(_QUERIES["count_waiting"])
         return {Priority(row["rank"] + 1): row["waiting"] for row in rows}
 
+    async def forget_past_counts(self, limit: int) -> int:
+        """Delete about the oldest `limit` of the counted sends that count no more; how many there were."""
+        done = await self._database.execute(_QUERIES["forget_past_counts"], limit)
+        return int(done.split()[-1])
+
     async def unfinished_cancels(self, older_than_s: float, limit: int) -> list[str]:
         """Broadcasts whose cancel was asked for that long ago and is not finished."""
         rows = await self._database.fetch(_QUERIES["list_unfinished_cancels"], older_than_s, limit)
         return [str(row["broadcast_id"]) for row in rows]
 
 
-def _answer(row: Row | None) -> Answer | None:
-    return None if row is None else Answer(row["known_body_hash"], row["known_response"])
+def _replayed(row: Row) -> Answer:
+    """An answer with the quota that it was given with: serialised messages, one after the other, are one."""
+    response: bytes = row["known_response"]
+    if row["hour_limit"] is not None:
+        limit = Limit(row["hour_limit"], row["day_limit"])
+        response += quota_part(Quota(limit, row["hour_used"], row["day_used"], row["reset_time"]))
+    return Answer(row["known_body_hash"], response)
+
+
+def _standing(row: Row, limit: Limit) -> Standing:
+    quota = Quota(limit, row["hour_used"], row["day_used"], row["reset_time"])
+    return Standing(quota, row["counted_at"], row["request_ids"] or b"")
 
 
 def _content_values(content: Content) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from stack.tokens import TokenMint
 from stack.world import demo_id
+from tests.chaos.terms import SENDING_ACCOUNT
 
 Metadata = tuple[tuple[str, str], ...]
 Answer = TypeVar("Answer")
@@ -88,7 +89,7 @@ class Callers:
 
     def service(self, *scopes: str) -> Metadata:
         """The metadata of a service account."""
-        return _bearer(self._mint.mint_service_token("chaos", scopes))
+        return _bearer(self._mint.mint_service_token(SENDING_ACCOUNT, scopes))
 
     async def once(self, what: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """One try. Raises grpc.aio.AioRpcError."""

@@ -22,9 +22,13 @@ HEALING_LIMIT_S: Final = 90.0
 SHOWN_S: Final = 15.0
 """How long streams may take at the end to show what they have not shown yet."""
 
+SENDING_ACCOUNT: Final = "chaos"
+"""The service account that sends what is too much for one person in an hour."""
+
 SETTINGS: Final = {
     "sender": {
         "SENDER_REUSE_PORT": "1",
+        "SENDER_SERVICE_QUOTAS": f"{SENDING_ACCOUNT}:*=1000000,1000000",
         "SENDER_RELAY_LEASE_S": str(RELAY_LEASE_S),
         "SENDER_RELAY_LEASE_CEILING_S": str(RELAY_LEASE_CEILING_S),
     },

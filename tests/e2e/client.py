@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import cycle
 from time import monotonic
 from typing import Self, TypeVar
 from uuid import UUID, uuid4
@@ -12,6 +13,7 @@ import pytest
 from google.rpc.status_pb2 import Status
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Targeting
+from wedsync.broadcast.v1.directory_pb2 import Recipient, UpsertRecipientsRequest, UserType
 from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2 import (
@@ -44,6 +46,7 @@ class Client:
     def __init__(self, stack: BackgroundStack) -> None:
         self.stack = stack
         self._mint = TokenMint.existing(stack.state.keys)
+        self._admins = cycle(["admin"])
         self._channels = {
             name: grpc.aio.insecure_channel(stack.environment[f"{name.upper()}_ADDR"])
             for name in ("sender", "inbox", "preferences", "dispatcher")
@@ -75,9 +78,30 @@ class Client:
         """The metadata of a service account."""
         return bearer(self._mint.mint_service_token(name, scopes))
 
+    async def add_admins(self, count: int) -> None:
+        """So many more of them, who take turns at what "admin" sends: one alone would soon have sent their share."""
+        names = [f"admin-{number}" for number in range(count)]
+        request = UpsertRecipientsRequest(
+            recipients=[
+                Recipient(
+                    user_id=str(demo_id(name)),
+                    display_name=name,
+                    role="admin",
+                    user_type=UserType.USER_TYPE_STAFF,
+                    tier="enterprise",
+                    time_zone="Europe/Stockholm",
+                )
+                for name in names
+            ]
+        )
+        writer = self.service("directory.write", "directory.admin")
+        await self.directory.UpsertRecipients(request, metadata=writer, timeout=CALL_S)
+        self._admins = cycle(names)
+
     async def send(self, who: str | Metadata, **fields: object) -> str:
-        """Sends as somebody; answers the broadcast's id."""
-        metadata = self.person(who) if isinstance(who, str) else who
+        """Sends as somebody, "admin" being any of those; answers the broadcast's id."""
+        name = next(self._admins) if who == "admin" else who
+        metadata = self.person(name) if isinstance(name, str) else name
         answer = await self.sender.SendBroadcast(broadcast(**fields), metadata=metadata, timeout=CALL_S)
         return answer.broadcast.broadcast_id
 

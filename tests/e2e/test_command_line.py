@@ -84,6 +84,30 @@ async def test_exit_codes_mean_something(
     assert complaint in errors
 
 
+async def test_a_script_learns_what_it_may_still_send(command: Command) -> None:
+    """Few that are left are told unasked; past the last one the exit code is its own, and says when to come again."""
+    asked = ("--type", "wedding.emergency", "--priority", "critical", "--wedding", "wedding-1")
+    _, output, _ = await command("--json", "quota", *asked)
+    assert json.loads(output)["quota"] == {
+        "hour_limit": 5, "hour_remaining": 5, "day_limit": 20, "day_remaining": 20
+    }  # fmt: skip
+    told = []
+    for number in range(5):
+        code, output, _ = await command(
+            "send", *asked, "--title", f"Try {number}", "--message", "Please wait."
+        )
+        assert code == 0
+        told.append("Left to send" in output)
+    assert told == [False, False, False, True, True]
+    code, _, errors = await command("send", *asked, "--title", "Once more", "--message", "Please wait.")
+    assert code == 7
+    assert "RATE_LIMITED" in errors
+    assert "Try again in" in " ".join(errors.split())
+    _, output, _ = await command("quota", *asked)
+    told_now = " ".join(output.split())
+    assert told_now.startswith("Left to send: 0 of 5 in this hour, 15 of 20 in 24 hours; the next is free at")
+
+
 async def test_nobody_there_is_unavailable(suite: BackgroundStack) -> None:
     """A service that does not answer is an exit code of its own."""
     code, _, errors = await Command(suite, SENDER_ADDR="127.0.0.1:1")("show", str(uuid4()))

@@ -19,12 +19,12 @@ from wedsync.broadcast.v1.inbox_pb2 import (
     ListInboxItemsRequest,
     MarkAllReadRequest,
     RecordReceiptsRequest,
+    SnoozeItemRequest,
 )
 from wedsync.broadcast.v1.preferences_pb2 import GetPreferencesRequest, Preferences, UpdatePreferencesRequest
 from wedsync.broadcast.v1.sender_pb2 import (
     CancelBroadcastRequest,
     GetBroadcastResponse,
-    GetQuotaRequest,
     PreviewAudienceRequest,
     WatchBroadcastRequest,
 )
@@ -300,7 +300,7 @@ async def test_progress_is_streamed_until_it_is_final(client: Client) -> None:
 async def test_what_is_not_served_yet_says_so(client: Client) -> None:
     """A declared RPC answers UNIMPLEMENTED to those who may call it."""
     code, details = await refusal(
-        client.sender.GetQuota(GetQuotaRequest(), metadata=client.person("admin"), timeout=CALL_S)
+        client.inbox.SnoozeItem(SnoozeItemRequest(), metadata=client.person("admin"), timeout=CALL_S)
     )
     assert (code, details.reason_name) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
 

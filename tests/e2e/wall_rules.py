@@ -184,7 +184,7 @@ def _search(world: World, caller: Caller) -> Fields:
 RULES: Final[dict[str, Rule]] = {
     "SendBroadcast": Rule(sending, within_reach, _send),
     "PreviewAudience": Rule(sending, within_reach, _preview),
-    "GetQuota": Rule(sending, not_known_yet, _quota),
+    "GetQuota": Rule(sending, within_reach, _quota),
     "GetBroadcast": Rule(reading, looked_up, _of_broadcast, _texts_asked_for),
     "WatchBroadcast": Rule(reading, looked_up, _of_broadcast),
     "CancelBroadcast": Rule(reading, cancelled, _of_broadcast, probes=_what_is_over),
@@ -253,7 +253,6 @@ UNSERVED: Final = frozenset(
         "ExplainDelivery",
         "ExportRecipient",
         "GetAnalytics",
-        "GetQuota",
         "GetRecommendedPreferences",
         "GetSegment",
         "LiftAddressSuppression",

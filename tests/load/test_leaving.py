@@ -25,6 +25,7 @@ from tests.e2e.client import Client, broadcast, eventually
 from tests.load.steady import PAUSE_S, Steady, patient_channel
 
 SERVICES = ("sender", "preferences", "dispatcher", "inbox")
+MAILER = "load"
 HEAL_S = 60.0
 WATCHERS = ("admin", "couple-amara", "couple-jonas")
 _ENDED_BY_US = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
@@ -32,8 +33,8 @@ _ENDED_BY_US = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 @pytest.fixture(scope="module")
 def suite() -> Iterator[BackgroundStack]:
-    """A suite of its own, because its processes are ended."""
-    with BackgroundStack(2_000) as stack:
+    """A suite of its own, because its processes are ended, with an account that may send all the time."""
+    with BackgroundStack(2_000, settings={"SENDER_SERVICE_QUOTAS": f"{MAILER}:*=10000,10000"}) as stack:
         yield stack
 
 
@@ -89,6 +90,7 @@ class Story:
 
     def __init__(self, client: Client, channels: dict[str, ServiceChannel], first: str) -> None:
         self._admin, self._person = client.person("admin"), client.person(WATCHERS[1])
+        self._mailer = client.service("broadcast.send", name=MAILER)
         self._first = first
         self._sender, self._inbox = SenderServiceStub(channels["sender"]), InboxServiceStub(channels["inbox"])
         self._preferences = PreferencesServiceStub(channels["preferences"])
@@ -101,7 +103,7 @@ class Story:
     async def send(self) -> None:
         """One broadcast; an essential type reaches every inbox, whatever somebody has muted."""
         request = broadcast(type="payment.required", targeting=Targeting(everyone=True))
-        answer = await self._sender.SendBroadcast(request, metadata=self._admin)
+        answer = await self._sender.SendBroadcast(request, metadata=self._mailer)
         self.accepted.append(answer.broadcast.broadcast_id)
 
     @property

@@ -8,7 +8,7 @@ import pytest
 from stack.nats import NatsAccess
 from stack.provision import SuiteDatabase, provision_streams
 from tests.integration.sender.neighbours import Neighbours, neighbours
-from tests.integration.sender.site import ServingSite, serving_site
+from tests.integration.sender.site import Servers, ServingSite, serving_site
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +18,10 @@ async def sender_database(make_suite: Callable[..., Awaitable[SuiteDatabase]]) -
 
 
 @pytest.fixture(scope="session")
-async def streams(nats_server: NatsAccess) -> NatsAccess:
-    """NATS with the suite's streams."""
+async def servers(nats_server: NatsAccess, valkey_server: str) -> Servers:
+    """NATS with the suite's streams, and Valkey."""
     await provision_streams(nats_server)
-    return nats_server
+    return Servers(nats_server, valkey_server)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ async def beside() -> AsyncIterator[Neighbours]:
 
 @pytest.fixture
 async def site(
-    tmp_path: Path, sender_database: SuiteDatabase, streams: NatsAccess, beside: Neighbours
+    tmp_path: Path, sender_database: SuiteDatabase, servers: Servers, beside: Neighbours
 ) -> AsyncIterator[ServingSite]:
     """A sender that serves."""
-    async with serving_site(tmp_path, sender_database, streams, beside) as running:
+    async with serving_site(tmp_path, sender_database, servers, beside) as running:
         yield running

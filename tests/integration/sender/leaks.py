@@ -23,6 +23,10 @@ _REQUEST = """
     INSERT INTO requests (caller, method, request_id, body_hash, response)
     VALUES ('{}', 'Send', '{}', decode(repeat('00', 32), 'hex'), '')
 """
+_COUNT = """
+    INSERT INTO counted_sends (caller, type, priority, wedding_id, at, ordinal)
+    VALUES ('{}', 'form.locked', 3, '{}', now() - interval '{}', 1)
+"""
 # Mine, one about a wedding, and one that is none of my business.
 ROWS: Final = "; ".join(
     (
@@ -32,6 +36,8 @@ ROWS: Final = "; ".join(
         f"INSERT INTO walls VALUES ('00000000-0000-4000-8000-000000000002', '{_WEDDING}')",  # noqa: S608
         _REQUEST.format(_ME, "00000000-0000-4000-8000-000000000001"),
         _REQUEST.format(_SOMEBODY, "00000000-0000-4000-8000-000000000002"),
+        _COUNT.format(_ME, _WEDDING, "1 hour"),
+        _COUNT.format(_SOMEBODY, _WEDDING, "25 hours"),
     )
 )
 
@@ -86,4 +92,23 @@ LEAKS: Final[Sequence[Leak]] = (
         keeps=_calls(_REQUEST.format(_SOMEBODY, _NEW), caller=_ME),
     ),
     own_rows("requests", "replay_own", "caller", "sender_api", _AS_ME, _ME),
+    Leak(
+        "counted_sends",
+        "count_own",
+        lets=_calls(_COUNT.format(_ME, _NEW, "0"), caller=_ME),
+        keeps=_calls(_COUNT.format(_SOMEBODY, _NEW, "0"), caller=_ME),
+    ),
+    own_rows("counted_sends", "read_own_counts", "caller", "sender_api", _AS_ME, _ME),
+    Leak(
+        "counted_sends",
+        "find_past_counts",
+        lets=Deed("sender_worker", "SELECT FROM counted_sends"),
+        keeps=Deed("sender_worker", "SELECT FROM counted_sends WHERE at > now() - interval '23 hours'"),
+    ),
+    Leak(
+        "counted_sends",
+        "forget_past_counts",
+        lets=Deed("sender_worker", "DELETE FROM counted_sends"),
+        keeps=Deed("sender_api", "DELETE FROM counted_sends"),
+    ),
 )

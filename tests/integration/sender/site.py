@@ -91,6 +91,14 @@ class Lanes:
         raise AssertionError(f"{delivery.message_id}: {reason}")
 
 
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The servers besides Postgres."""
+
+    nats: NatsAccess
+    redis_url: str
+
+
 @dataclass(slots=True)
 class Site:
     """A sender to call, and everything around it."""
@@ -209,7 +217,7 @@ def bearer(token: str) -> Metadata:
 
 
 def environment(
-    folder: Path, mint: TokenMint, database: SuiteDatabase, access: NatsAccess, neighbours: str
+    folder: Path, mint: TokenMint, database: SuiteDatabase, servers: Servers, neighbours: str
 ) -> dict[str, str]:
     """Every variable that a sender is started with."""
     token = mint.write_service_token("sender", ["internal"], folder)
@@ -218,10 +226,14 @@ def environment(
         "SENDER_LISTEN": "127.0.0.1:0",
         "SENDER_SERVICE_TOKEN_FILE": str(token),
         "SENDER_NATS_USER": "sender",
-        "SENDER_NATS_PASSWORD": access.passwords.get("sender", ""),
+        "SENDER_NATS_PASSWORD": servers.nats.passwords.get("sender", ""),
+        # Nobody delivers here, so what is sent waits for ever.
+        "SENDER_BACKLOG_HIGH": "1000000",
+        "SENDER_BACKLOG_NORMAL": "1000000",
         "SENDER_DRAIN_PAUSE_S": "0",
         "SENDER_DRAIN_FINISH_S": "1",
-        "NATS_URL": access.url,
+        "NATS_URL": servers.nats.url,
+        "REDIS_URL": servers.redis_url,
         "AUTH_JWKS": str(mint.jwks),
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
@@ -241,13 +253,13 @@ async def end(running: RunningSender) -> None:
 
 @asynccontextmanager
 async def serving_site(
-    folder: Path, database: SuiteDatabase, access: NatsAccess, beside: Neighbours
+    folder: Path, database: SuiteDatabase, servers: Servers, beside: Neighbours, **settings: str
 ) -> AsyncIterator[ServingSite]:
     """A sender that serves for the time of the block."""
     mint = TokenMint(folder)
-    variables = environment(folder, mint, database, access, beside.address)
+    variables = environment(folder, mint, database, servers, beside.address) | settings
     running = await start(Settings.read(Environment(variables)))
-    async with surroundings(database, access, str(running.address)) as (channel, admin, lanes):
+    async with surroundings(database, servers.nats, str(running.address)) as (channel, admin, lanes):
         site = ServingSite(beside, mint, channel, database, admin, lanes, variables, running)
         try:
             yield site

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -209,6 +210,60 @@ async def test_answers_are_read_by_their_caller(tables: Tables) -> None:
     assert await seen(SOMEBODY) == 0
 
 
+COUNT = """
+    INSERT INTO counted_sends (caller, type, priority, wedding_id, at, ordinal)
+    VALUES ($1, 'form.locked', 3, $2, now(), 1)
+"""
+COUNTED_BEFORE = COUNT.replace("now()", "now() - make_interval(hours => $3)")
+
+
+async def test_sends_are_counted_in_own_name(tables: Tables) -> None:
+    """By count_own; without it nothing could be counted, and so nothing sent, at all."""
+    async with tables.role("sender_api", caller=ME) as connection:
+        await connection.execute(COUNT, ME, WEDDING)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with tables.role("sender_api", caller=ME) as connection:
+            await connection.execute(COUNT, SOMEBODY, WEDDING)
+    await tables.drop("count_own", "counted_sends")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with tables.role("sender_api", caller=ME) as connection:
+            await connection.execute(COUNT, ME, WEDDING)
+
+
+async def test_counts_are_read_by_their_sender(tables: Tables) -> None:
+    """By read_own_counts, and by nothing else: what others send, and about which weddings, stays theirs."""
+    await tables.admin.execute(COUNT, SOMEBODY, WEDDING)
+
+    async def seen(caller: str) -> int:
+        query = "SELECT count(*) FROM counted_sends WHERE wedding_id = $1"
+        async with tables.role("sender_api", caller=caller, reads_all="true") as connection:
+            return int(await connection.fetchval(query, WEDDING))
+
+    assert (await seen(SOMEBODY), await seen(ME), await seen("")) == (1, 0, 0)
+    await tables.drop("read_own_counts", "counted_sends")
+    assert await seen(SOMEBODY) == 0
+
+
+async def test_only_what_counts_no_more_is_cleared_away(tables: Tables) -> None:
+    """By forget_past_counts, whatever the worker asks for."""
+    for hours in (23, 25):
+        await tables.admin.execute(COUNTED_BEFORE, ME, WEDDING, hours)
+    async with tables.role("sender_worker") as connection:
+        await connection.execute("DELETE FROM counted_sends")
+        await connection.execute("RESET ROLE")
+        rows = await connection.fetch("SELECT now() - at AS age FROM counted_sends WHERE caller = $1", ME)
+    assert [row["age"] for row in rows] == [timedelta(hours=23)]
+
+
+async def test_a_quota_is_read_in_own_name(tables: Tables) -> None:
+    """The function that names the caller shows them theirs, whatever was named before."""
+    await tables.admin.execute(COUNT, SOMEBODY, WEDDING)
+    query = "SELECT hour_used, day_used FROM read_quota($1, 'form.locked', 3, $2, 25, 100)"
+    for caller, used in ((SOMEBODY, (1, 1)), (ME, (0, 0))):
+        async with tables.role("sender_api", caller=SOMEBODY) as connection:
+            assert tuple(await connection.fetchrow(query, caller, WEDDING)) == used
+
+
 async def test_worker_carries_any_broadcast(tables: Tables) -> None:
     """By read_to_dispatch and move_state; a call's login does not get there by naming nobody."""
     move = "UPDATE broadcasts SET state = 'dispatching' WHERE broadcast_id = $1"
@@ -231,6 +286,9 @@ async def test_worker_carries_any_broadcast(tables: Tables) -> None:
         ("sender_api", "UPDATE broadcasts SET title = 'other'"),
         ("sender_api", "UPDATE broadcasts SET created_by = 'other'"),
         ("sender_api", "UPDATE requests SET response = ''"),
+        ("sender_api", "DELETE FROM counted_sends"),
+        ("sender_api", "UPDATE counted_sends SET at = at - interval '1 day'"),
+        ("sender_api", "UPDATE count_identity SET identity = gen_random_uuid()"),
         ("sender_api", "SELECT payload FROM outbox"),
         ("sender_api", "UPDATE outbox SET state = 'done'"),
         ("sender_worker", "DELETE FROM broadcasts"),
@@ -238,6 +296,7 @@ async def test_worker_carries_any_broadcast(tables: Tables) -> None:
         ("sender_worker", "UPDATE broadcasts SET created_by = 'other'"),
         ("sender_worker", "UPDATE broadcasts SET user_ids = '{}'"),
         ("sender_worker", "SELECT caller FROM requests"),
+        ("sender_worker", "SELECT caller FROM counted_sends"),
         ("sender_api", "CREATE TABLE more ()"),
         ("sender_worker", "ALTER TABLE broadcasts DISABLE ROW LEVEL SECURITY"),
     ],

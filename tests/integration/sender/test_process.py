@@ -15,13 +15,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from wedsync.broadcast.v1 import sender_pb2
 
-from stack.nats import NatsAccess
 from stack.ports import Ports
 from stack.processes import Program, RunningProgram, spawn
 from stack.provision import SuiteDatabase
 from stack.tokens import TokenMint
 from tests.integration.sender.neighbours import Neighbours
-from tests.integration.sender.site import Site, a_send, ahead, environment, surroundings
+from tests.integration.sender.site import Servers, Site, a_send, ahead, environment, surroundings
 from tests.integration.shared.edge import refusal_of
 from tests.integration.shared.polling import until, until_equal
 
@@ -76,16 +75,16 @@ class ProcessSite(Site):
 
 @asynccontextmanager
 async def process_site(
-    folder: Path, database: SuiteDatabase, access: NatsAccess, beside: Neighbours
+    folder: Path, database: SuiteDatabase, servers: Servers, beside: Neighbours
 ) -> AsyncIterator[ProcessSite]:
     """Everything but the process, which is ended with the block."""
     mint = TokenMint(folder)
     address = f"127.0.0.1:{Ports(folder / 'ports.json').choose('sender')}"
-    variables = environment(folder, mint, database, access, beside.address) | {
+    variables = environment(folder, mint, database, servers, beside.address) | {
         "SENDER_LISTEN": address,
         "SENDER_RELAY_LEASE_S": "1",
     }
-    async with surroundings(database, access, address) as (channel, admin, lanes):
+    async with surroundings(database, servers.nats, address) as (channel, admin, lanes):
         site = ProcessSite(beside, mint, channel, database, admin, lanes, variables, folder)
         try:
             yield site
@@ -96,17 +95,17 @@ async def process_site(
 
 @pytest.fixture
 async def site(
-    tmp_path: Path, sender_database: SuiteDatabase, streams: NatsAccess, beside: Neighbours
+    tmp_path: Path, sender_database: SuiteDatabase, servers: Servers, beside: Neighbours
 ) -> AsyncIterator[ProcessSite]:
     """A sender that is not running yet."""
-    async with process_site(tmp_path, sender_database, streams, beside) as made:
+    async with process_site(tmp_path, sender_database, servers, beside) as made:
         yield made
 
 
 async def test_health_tells_of_each_dependency(site: ProcessSite) -> None:
     """The sender serves without its neighbours, of which it says whether they are there."""
     await site.start()
-    for dependency in ("postgres", "nats", "preferences", "dispatcher", "inbox"):
+    for dependency in ("postgres", "nats", "redis", "preferences", "dispatcher", "inbox"):
         assert await site.health(dependency) == SERVING
     assert await site.health("wedsync.broadcast.v1.SenderService") == SERVING
 
@@ -136,7 +135,8 @@ async def test_signal_ends_it_in_order(site: ProcessSite) -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", ["SENDER_DATABASE_URL", "NATS_URL", "PREFERENCES_ADDR", "SENDER_SERVICE_TOKEN_FILE"]
+    "missing",
+    ["SENDER_DATABASE_URL", "NATS_URL", "REDIS_URL", "PREFERENCES_ADDR", "SENDER_SERVICE_TOKEN_FILE"],
 )
 async def test_missing_setting_is_named(site: ProcessSite, missing: str) -> None:
     """One clear line, and the exit code that tells a supervisor to wait for somebody."""
@@ -150,6 +150,14 @@ async def test_identity_provider_that_is_down_is_no_fault_of_the_settings(site: 
     process = site.run(AUTH_JWKS="http://127.0.0.1:1/keys")
     assert await site.exit_code() == 1
     assert "The keys that tokens are signed with" in process.log_tail()
+
+
+async def test_faulty_quota_is_named(site: ProcessSite) -> None:
+    """The variable, the entry, and what an entry looks like."""
+    process = site.run(SENDER_SERVICE_QUOTAS="billing:*=200,800; forms=1")
+    assert await site.exit_code() == 78
+    fault = "'forms=1' is not like billing:payment.required/high=1000,5000"
+    assert process.log_tail() == f"SENDER_SERVICE_QUOTAS: {fault}."
 
 
 @pytest.mark.parametrize("moment", ["send.before_commit", "send.after_commit"])

@@ -17,7 +17,7 @@ QUERIES: Final = load(ROOT / "services" / "sender" / "queries.sql")
 OUTBOX: Final = load(ROOT / "shared" / "sql" / "outbox.sql", schema="sender")
 
 BROADCASTS, WEDDINGS, SCHEDULED, DUE, ANNOUNCED = 20_000, 500, 5_000, 50, 50
-GROWING: Final = ("broadcasts", "walls", "requests", "outbox")
+GROWING: Final = ("broadcasts", "walls", "requests", "outbox", "counted_sends")
 
 # All is over but for one broadcast. In the outbox a part is scheduled, little is due, or announced and not reported.
 FILL: Final = f"""
@@ -33,6 +33,11 @@ FILL: Final = f"""
     SELECT broadcast_id, lpad((row_number() OVER () % {WEDDINGS})::text, 32, '0')::uuid FROM broadcasts;
     INSERT INTO requests (caller, method, request_id, body_hash, response)
     SELECT created_by, 'Send', broadcast_id, decode(repeat('00', 32), 'hex'), 'x' FROM broadcasts;
+    INSERT INTO counted_sends (caller, type, priority, wedding_id, at, ordinal, request_id)
+    SELECT
+        'person ' || number % 50, 'form.locked', 3, '00000000-0000-0000-0000-000000000000',
+        now() - number * interval '20 seconds', {BROADCASTS} + 1 - number, gen_random_uuid()
+    FROM generate_series(1, {BROADCASTS}) AS number;
     INSERT INTO outbox (key, subject, payload, due_at, rank, settle, state)
     SELECT broadcast_id::text, 'broadcast.due.normal', 'x', now(), 2, 'report', 'done' FROM broadcasts;
     UPDATE outbox SET state = 'pending' WHERE id <= {DUE};
@@ -125,3 +130,20 @@ async def test_cancels_that_are_not_finished_are_found_among_themselves(archive:
     found = await archive.plans("worker", QUERIES["list_unfinished_cancels"], 5.0, 100)
     assert_only_by_index(found, *GROWING, partial=["unfinished_cancels"])
     assert rows_read(found, "broadcasts") == 0
+
+
+async def test_a_limit_is_counted_by_looking_at_few_rows(archive: Filled) -> None:
+    """However many were sent in a day: two rows for each window, where there is room."""
+    found = await archive.plans(
+        "api", QUERIES["find_standing"], ME, "form.locked", 3, None, 1_000_000, 1_000_000
+    )
+    assert_only_by_index(found, *GROWING)
+    assert rows_read(found, "counted_sends") <= 6
+
+
+async def test_past_counts_are_found_by_their_age(archive: Filled) -> None:
+    """As many as are to go, and none that counts."""
+    found = await archive.plans("worker", QUERIES["forget_past_counts"], 100)
+    assert_only_by_index(found, *GROWING)
+    assert {node["Index Name"] for node in scans(found, "counted_sends")} == {"counted_sends_by_age"}
+    assert rows_read(found, "counted_sends") == 2 * 100

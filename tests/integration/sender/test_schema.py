@@ -192,3 +192,37 @@ async def test_request_is_answered_once(tables: asyncpg.Connection) -> None:
     with pytest.raises(asyncpg.CheckViolationError) as refused:
         await tables.execute(query, "c", "Send", request_id, bytes(31))
     assert refused.value.constraint_name == "body_hash_is_sha256"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "priority", "ordinal"),
+    [
+        ("counted_priority_is_known", 0, 1),
+        ("counted_priority_is_known", 5, 1),
+        ("ordinals_begin_at_one", 3, 0),
+    ],
+)
+async def test_count_is_of_something(
+    tables: asyncpg.Connection, constraint: str, priority: int, ordinal: int
+) -> None:
+    """Of a priority that there is, and the first is number one."""
+    query = (
+        "INSERT INTO counted_sends (caller, type, priority, wedding_id, at, ordinal) "
+        "VALUES ('billing', 'form.locked', $1, $2, now(), $3)"
+    )
+    await tables.execute(query, 3, WEDDING, 1)
+    with pytest.raises(asyncpg.CheckViolationError) as refused:
+        await tables.execute(query, priority, OTHER, ordinal)
+    assert refused.value.constraint_name == constraint
+
+
+async def test_a_moment_counts_one_send(tables: asyncpg.Connection) -> None:
+    """Of those that are counted together; others may be sent in the same microsecond."""
+    query = (
+        "INSERT INTO counted_sends (caller, type, priority, wedding_id, at, ordinal) "
+        "VALUES ('billing', 'form.locked', 3, $1, $2, 1)"
+    )
+    await tables.execute(query, WEDDING, NOW)
+    await tables.execute(query, OTHER, NOW)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await tables.execute(query, WEDDING, NOW)

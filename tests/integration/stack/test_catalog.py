@@ -19,6 +19,7 @@ OWNERS: Final = [f"{service}_owner" for service in SERVICES]
 IMPERSONAL: Final = {
     **{f"{service}.schema_migrations": "names of files" for service in SERVICES},
     "sender.outbox": "ids of broadcasts, and for whom they are by role, tier and wedding: never a user",
+    "sender.count_identity": "one id",
     "sender.walls": "ids of broadcasts and weddings",
     "preferences.log_head": "one number",
     "dispatcher.dispatches": "ids of broadcasts and weddings, counts and times",

@@ -11,6 +11,7 @@ from wedsync.broadcast.v1.sender_pb2 import SendBroadcastRequest
 from services.sender.backlog import Backlog
 from services.sender.directory import Count, Directory
 from services.sender.domain import Author
+from services.sender.quotas import Quotas
 from services.sender.replays import Replays
 from services.sender.rights import Caller
 from services.sender.sending import Sending
@@ -51,6 +52,7 @@ async def test_what_expires_while_its_audience_is_counted_is_refused_as_expired(
         cast(Replays, None),
         cast(Directory, SlowDirectory(clock)),
         cast(Backlog, None),
+        cast(Quotas, None),
         clock,
         lambda: None,
     )
@@ -85,6 +87,7 @@ async def test_a_refusal_does_not_wait_for_the_audience() -> None:
         cast(Replays, None),
         cast(Directory, SilentDirectory()),
         cast(Backlog, None),
+        cast(Quotas, None),
         FixedClock(NOW),
         lambda: None,
     )

@@ -73,7 +73,10 @@ Global___Escalation: _TypeAlias = Escalation  # noqa: Y015
 
 @_typing.final
 class Quota(_message.Message):
-    """Quota is what a sender has left for one (type, priority, wedding). Absent while limits are not served."""
+    """Quota is what a sender has left for one (type, priority, wedding_id). Those without a wedding_id count together,
+    whichever weddings their targeting names. What was accepted counts, also when it is for later or is cancelled; what was
+    refused, repeated or only validated does not.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -92,7 +95,7 @@ class Quota(_message.Message):
     """day_remaining is how many of them are left."""
     @_builtins.property
     def reset_time(self) -> _timestamp_pb2.Timestamp:
-        """reset_time is when the next one becomes free, when none is left."""
+        """reset_time is when the next one becomes free, when none is left; absent while there is one."""
 
     def __init__(
         self,
@@ -144,7 +147,9 @@ class SendBroadcastRequest(_message.Message):
     those of it that targeting names.
     """
     validate_only: _builtins.bool
-    """validate_only checks everything and sends nothing; the answer's broadcast has no broadcast_id."""
+    """validate_only checks everything, the limit too, and sends nothing, which costs nothing; the answer's broadcast has no
+    broadcast_id.
+    """
     @_builtins.property
     def action(self) -> _common_pb2.Action:
         """action is an optional button."""
@@ -211,7 +216,7 @@ class SendBroadcastResponse(_message.Message):
 
     @_builtins.property
     def quota(self) -> Global___Quota:
-        """quota is what the sender has left."""
+        """quota is what the sender has left after it."""
 
     def __init__(
         self,
@@ -1026,16 +1031,29 @@ Global___GetAnalyticsResponse: _TypeAlias = GetAnalyticsResponse  # noqa: Y015
 
 @_typing.final
 class GetQuotaRequest(_message.Message):
-    """GetQuotaRequest is empty until GetQuota is served."""
+    """GetQuotaRequest says what the caller would send."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    TYPE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    WEDDING_ID_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """type is a broadcast type."""
+    priority: _common_pb2.Priority.ValueType
+    """priority is as in SendBroadcastRequest."""
+    wedding_id: _builtins.str
+    """wedding_id is as in SendBroadcastRequest."""
     def __init__(
         self,
+        *,
+        type: _builtins.str = ...,
+        priority: _common_pb2.Priority.ValueType = ...,
+        wedding_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "type", b"type", "wedding_id", b"wedding_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1043,16 +1061,23 @@ Global___GetQuotaRequest: _TypeAlias = GetQuotaRequest  # noqa: Y015
 
 @_typing.final
 class GetQuotaResponse(_message.Message):
-    """GetQuotaResponse is empty until GetQuota is served."""
+    """GetQuotaResponse is what is left."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    QUOTA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quota(self) -> Global___Quota:
+        """quota is what the caller has left of this type, priority and wedding."""
+
     def __init__(
         self,
+        *,
+        quota: Global___Quota | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quota", b"quota"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

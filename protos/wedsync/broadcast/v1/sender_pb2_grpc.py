@@ -115,7 +115,9 @@ class SenderServiceServicer:
         """SendBroadcast accepts a broadcast for now or later and answers once it can no longer be lost. With the same
         request_id and body it gives the first answer again; with another body ALREADY_EXISTS. Errors: INVALID_ARGUMENT
         (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
-        NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED (rate limit).
+        NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
+        limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
+        the metadata has reset_time and what is left, as in Quota).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,7 +187,8 @@ class SenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetQuota(self, request, context):
-        """GetQuota says what is left to send. Not served yet.
+        """GetQuota says what the caller has left to send, and costs nothing. Errors: INVALID_ARGUMENT, PERMISSION_DENIED and
+        NOT_FOUND as in SendBroadcast.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,7 +19,9 @@ class SenderServiceStub:
     """SendBroadcast accepts a broadcast for now or later and answers once it can no longer be lost. With the same
     request_id and body it gives the first answer again; with another body ALREADY_EXISTS. Errors: INVALID_ARGUMENT
     (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
-    NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED (rate limit).
+    NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
+    limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
+    the metadata has reset_time and what is left, as in Quota).
     """
     GetBroadcast: _aio.UnaryUnaryMultiCallable[_sender_pb2.GetBroadcastRequest, _sender_pb2.GetBroadcastResponse]
     """GetBroadcast gives a broadcast with its ledger and engagement. Errors: NOT_FOUND."""
@@ -49,7 +51,9 @@ class SenderServiceStub:
     GetAnalytics: _aio.UnaryUnaryMultiCallable[_sender_pb2.GetAnalyticsRequest, _sender_pb2.GetAnalyticsResponse]
     """GetAnalytics gives rows a day by broadcast, type or priority. Not served yet."""
     GetQuota: _aio.UnaryUnaryMultiCallable[_sender_pb2.GetQuotaRequest, _sender_pb2.GetQuotaResponse]
-    """GetQuota says what is left to send. Not served yet."""
+    """GetQuota says what the caller has left to send, and costs nothing. Errors: INVALID_ARGUMENT, PERMISSION_DENIED and
+    NOT_FOUND as in SendBroadcast.
+    """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_sender_pb2.ListAuditEventsRequest, _sender_pb2.ListAuditEventsResponse]
     """ListAuditEvents says who sent what critical. Not served yet."""
     VerifyAuditLog: _aio.UnaryUnaryMultiCallable[_sender_pb2.VerifyAuditLogRequest, _sender_pb2.VerifyAuditLogResponse]
@@ -73,7 +77,9 @@ class SenderServiceServicer:
         """SendBroadcast accepts a broadcast for now or later and answers once it can no longer be lost. With the same
         request_id and body it gives the first answer again; with another body ALREADY_EXISTS. Errors: INVALID_ARGUMENT
         (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
-        NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED (rate limit).
+        NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
+        limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
+        the metadata has reset_time and what is left, as in Quota).
         """
 
     def GetBroadcast(
@@ -148,7 +154,9 @@ class SenderServiceServicer:
         request: _sender_pb2.GetQuotaRequest,
         context: _aio.ServicerContext[_sender_pb2.GetQuotaRequest, _abc.Awaitable[_sender_pb2.GetQuotaResponse]],
     ) -> _abc.Awaitable[_sender_pb2.GetQuotaResponse]:
-        """GetQuota says what is left to send. Not served yet."""
+        """GetQuota says what the caller has left to send, and costs nothing. Errors: INVALID_ARGUMENT, PERMISSION_DENIED and
+        NOT_FOUND as in SendBroadcast.
+        """
 
     def ListAuditEvents(
         self,
