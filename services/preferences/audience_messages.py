@@ -133,6 +133,7 @@ def _wedding_access(wedding_id: str, found: WeddingAccess) -> audience_pb2.Weddi
         on_team=found.on_team,
         couple_name=entry.couple_name,
         wedding_date=date_message(entry.wedding_date),
+        team_size=found.team_size,
     )
 
 

@@ -88,10 +88,11 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class WeddingAccess:
-    """A wedding's entry, None when there is none, and whether the user is on its team."""
+    """A wedding's entry, None when there is none, whether the user is on its team, and how many are."""
 
     entry: WeddingEntry | None
     on_team: bool
+    team_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,8 @@ class Audiences:
 
 
 def _wedding_access(index: SetIndex, wedding_id: UUID, number: int | None) -> WeddingAccess:
-    return WeddingAccess(index.wedding(wedding_id), number is not None and number in index.team([wedding_id]))
+    team = index.everyone & index.team([wedding_id])
+    return WeddingAccess(index.wedding(wedding_id), number is not None and number in team, len(team))
 
 
 def _check(targeting: Targeting) -> None:

@@ -1,6 +1,7 @@
 """Asks the directory who people are, which weddings they belong to, and whom a targeting means."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -41,15 +42,33 @@ class Forecast:
     slices: tuple[audience_pb2.AudienceSlice, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the directory was asked for the call that runs now, and what it said."""
+
+    weddings: tuple[str, ...]
+    answer: audience_pb2.CheckWeddingAccessResponse | None = None
+
+
+_told: ContextVar[_Told | None] = ContextVar("told_by_directory", default=None)
+
+
 class Directory:
-    """The directory as it is at each call: nothing is kept."""
+    """The directory as it is at each call: nothing is kept from one to the next."""
 
     def __init__(self, audience: AudienceServiceStub) -> None:
         self._audience = audience
 
+    def expect(self, weddings: Iterable[str]) -> None:
+        """Have the call that runs now asked about these with its caller's role, because they are asked about next."""
+        _told.set(_Told(tuple(weddings)))
+
     async def role_of(self, user_id: UUID) -> str | None:
-        """A person's role, None for somebody unknown."""
-        answer = await self._check(str(user_id), ())
+        """The role of the person who calls now, None for somebody unknown."""
+        told = _told.get()
+        answer = await self._check(str(user_id), told.weddings if told else ())
+        if told is not None:
+            _told.set(_Told(told.weddings, answer))
         return answer.role if answer.known else None
 
     async def caller(self, weddings: Sequence[str] = ()) -> Caller:
@@ -58,6 +77,9 @@ class Directory:
         author = author_of(identity)
         if not weddings:
             return Caller(author, current_role(), identity.scopes)
+        told = _told.get()
+        if told is not None and told.answer is not None and told.weddings == tuple(weddings):
+            return _caller(author, identity.scopes, told.answer)
         return await self._ask(author, identity.scopes, weddings)
 
     async def caller_on_teams(self) -> Caller:
@@ -103,8 +125,7 @@ class Directory:
         self, author: Author, scopes: frozenset[str], weddings: Sequence[str], *, all_teams: bool = False
     ) -> Caller:
         answer = await self._check("" if author.is_service else author.name, weddings, all_teams=all_teams)
-        role = answer.role if answer.known else None
-        return Caller(author, role, scopes, tuple(map(_wedding_access, answer.weddings)))
+        return _caller(author, scopes, answer)
 
     async def _check(
         self, user_id: str, weddings: Sequence[str], *, all_teams: bool = False
@@ -122,10 +143,17 @@ def author_of(identity: Identity) -> Author:
     return Author(str(identity.user_id), is_service=False)
 
 
+def _caller(
+    author: Author, scopes: frozenset[str], answer: audience_pb2.CheckWeddingAccessResponse
+) -> Caller:
+    role = answer.role if answer.known else None
+    return Caller(author, role, scopes, tuple(map(_wedding_access, answer.weddings)))
+
+
 def _count(answer: audience_pb2.CountAudienceResponse | audience_pb2.ResolveAudienceResponse) -> Count:
     return Count(answer.targeted, answer.unknown_user_ids, answer.outside_user_ids)
 
 
 def _wedding_access(message: audience_pb2.WeddingAccess) -> WeddingAccess:
     wedding = Wedding(message.wedding_id, message.couple_name, date_of(message.wedding_date))
-    return WeddingAccess(wedding, message.exists, message.on_team)
+    return WeddingAccess(wedding, message.exists, message.on_team, message.team_size)

@@ -17,11 +17,12 @@ _COORDINATORS_SEND: Final = frozenset({Category.COLLABORATION, Category.WEDDING}
 
 @dataclass(frozen=True, slots=True)
 class WeddingAccess:
-    """A wedding as the directory knows it now, and whether the caller is on its team."""
+    """A wedding as the directory knows it now, whether the caller is on its team, and how many are."""
 
     wedding: Wedding
     exists: bool
     on_team: bool
+    team_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ import structlog
 from wedsync.broadcast.v1 import sender_pb2
 
 from services.sender.backlog import Backlog
-from services.sender.directory import Directory
+from services.sender.directory import Count, Directory
 from services.sender.domain import TYPES, Broadcast, Priority, wall_of
 from services.sender.forecasts import preview_message
 from services.sender.limits import Tally
@@ -33,6 +34,7 @@ from shared.failpoints import declare, failpoint
 log = structlog.get_logger(__name__)
 
 SEND: Final = "SendBroadcast"
+_SOON: Final = timedelta(seconds=1)
 _Found = TypeVar("_Found")
 BEFORE_COMMIT, AFTER_COMMIT = declare("sender.send.before_commit", "sender.send.after_commit")
 
@@ -50,7 +52,7 @@ class Sending:
         clock: Clock,
         wake_relay: Callable[[], None],
     ) -> None:
-        """`wake_relay` is told of every commit that added an outbox row."""
+        """`wake_relay` is told of every commit that added an outbox row which is due, or nearly so."""
         self._store = store
         self._replays = replays
         self._directory = directory
@@ -70,6 +72,7 @@ class Sending:
         tally = self._quotas.tally(request)
         if tally is not None:
             self._quotas.refuse_known(tally, request.request_id)
+            self._directory.expect([tally.wedding_id] if tally.wedding_id else [])
         earlier = await self._replays.find(SEND, request, sender_pb2.SendBroadcastResponse)
         if earlier is None and tally is not None:
             self._quotas.refuse_known(tally)
@@ -89,7 +92,7 @@ class Sending:
         wall = wall_of(draft.targeting, draft.wedding_id)
         if not request.validate_only:
             self._require_room(draft)
-        caller, count = await _both(self._sender(draft, wall), self._directory.count(draft.targeting, wall))
+        caller, count = await self._meant(draft, wall)
         now = self._clock.now()
         # Finding that out took a while, in which it may have expired.
         if late := list(expiry_violations(draft, now)):
@@ -113,6 +116,14 @@ class Sending:
             self._sender(draft, wall), self._directory.forecast(draft.targeting, wall, rules)
         )
         return preview_message(forecast, draft.expires_at, forecast.count.unknown_to(caller))
+
+    async def _meant(self, draft: Draft, wall: tuple[str, ...]) -> tuple[Caller, Count]:
+        """The caller, and how many people a draft of theirs means."""
+        if draft.targeting.names_people or len(wall) != 1:
+            return await _both(self._sender(draft, wall), self._directory.count(draft.targeting, wall))
+        # The whole team of one wedding, which the directory has told the size of with the caller's place on it.
+        caller = await self._sender(draft, wall)
+        return caller, Count(sum(each.team_size for each in caller.weddings), 0)
 
     async def _sender(self, draft: Draft, wall: tuple[str, ...]) -> Caller:
         """The caller, who may send this type to this audience."""
@@ -147,9 +158,12 @@ class Sending:
                 return answer_to(repeatable, outcome, sender_pb2.SendBroadcastResponse)
             quota = self._quotas.settle(tally, outcome.standing, asked_at, is_counted=outcome.is_accepted)
         response.quota.CopyFrom(quota_message(quota))
-        if broadcast.content.scheduled_for <= broadcast.created_at:
+        due_in = broadcast.content.scheduled_for - broadcast.created_at
+        if not due_in:
             self._backlog.add(broadcast.content.priority)
-        self._wake_relay()
+        # What is due later than that it finds by itself, in time.
+        if due_in < _SOON:
+            self._wake_relay()
         _log_accepted(broadcast)
         return response
 

@@ -284,6 +284,22 @@ async def test_access_on_all_teams_says_where_somebody_belongs(site: Site) -> No
     assert await weddings(user_id="") == []
 
 
+async def test_size_of_a_team_is_that_of_its_audience(site: Site) -> None:
+    """Whoever is told the one need not count the other, at any moment."""
+    people = [await site.someone() for _ in range(3)]
+    wedding_id = await site.wedding(*people)
+
+    async def sizes() -> tuple[int, int]:
+        request = audience_pb2.CheckWeddingAccessRequest(wedding_ids=[wedding_id, ABSENT])
+        access = await site.audience.CheckWeddingAccess(request, metadata=site.service("internal"))
+        assert access.weddings[1].team_size == 0
+        return access.weddings[0].team_size, (await site.count(wedding_ids=[wedding_id])).targeted
+
+    assert await sizes() == (3, 3)
+    await site.set_team(wedding_id, people[0])
+    assert await sizes() == (1, 1)
+
+
 async def test_a_stranger_is_not_known(site: Site) -> None:
     """No number, no role, on no team."""
     wedding_id = await site.wedding(await site.someone())

@@ -99,6 +99,7 @@ class Preferences(AudienceServiceServicer):
             on_team=user_id in wedding.team,
             couple_name=wedding.couple_name,
             wedding_date=Date(year=year, month=month, day=day),
+            team_size=len(self._meant(common_pb2.Targeting(wedding_ids=[wedding_id]))),
         )
 
     def _meant(self, targeting: common_pb2.Targeting) -> set[str]:

@@ -378,6 +378,7 @@ class WeddingAccess(_message.Message):
     ON_TEAM_FIELD_NUMBER: _builtins.int
     COUPLE_NAME_FIELD_NUMBER: _builtins.int
     WEDDING_DATE_FIELD_NUMBER: _builtins.int
+    TEAM_SIZE_FIELD_NUMBER: _builtins.int
     wedding_id: _builtins.str
     """wedding_id is as asked."""
     exists: _builtins.bool
@@ -386,6 +387,8 @@ class WeddingAccess(_message.Message):
     """on_team says whether the user is on its team."""
     couple_name: _builtins.str
     """couple_name is the directory's."""
+    team_size: _builtins.int
+    """team_size is how many people are on its team."""
     @_builtins.property
     def wedding_date(self) -> _date_pb2.Date:
         """wedding_date is the directory's; absent while it is not fixed."""
@@ -398,10 +401,11 @@ class WeddingAccess(_message.Message):
         on_team: _builtins.bool = ...,
         couple_name: _builtins.str = ...,
         wedding_date: _date_pb2.Date | None = ...,
+        team_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["wedding_date", b"wedding_date"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["couple_name", b"couple_name", "exists", b"exists", "on_team", b"on_team", "wedding_date", b"wedding_date", "wedding_id", b"wedding_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["couple_name", b"couple_name", "exists", b"exists", "on_team", b"on_team", "team_size", b"team_size", "wedding_date", b"wedding_date", "wedding_id", b"wedding_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
