@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
@@ -200,8 +201,12 @@ async def connect(
     acquire_timeout_s: float = 2.0,
     statement_timeout_s: float = 10.0,
     statement_cache_size: int = 200,
+    session: Mapping[str, str] = MappingProxyType({}),
 ) -> Database:
-    """Open a pool. Raises DependencyUnavailable when Postgres cannot be reached, SettingsError for a URL of no use."""
+    """Open a pool, with `session` besides the usual settings.
+
+    Raises DependencyUnavailable when Postgres cannot be reached, SettingsError for a URL of no use.
+    """
     with _outages(), _unusable(application_name):
         pool: asyncpg.Pool = await asyncpg.create_pool(
             url,
@@ -221,6 +226,7 @@ async def connect(
                 "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 1000)),
                 "timezone": "UTC",
                 "jit": "off",
+                **session,
             },
         )
     return Database(pool, acquire_timeout_s)

@@ -6,13 +6,14 @@ The tables and functions are in `sql/ordered_log_template.sql`, which the owning
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from shared.backoff import backoff_s
+from shared.cleaning import RowChore
 from shared.database import Database, Queryable
 from shared.errors import DependencyUnavailable
 from shared.queries import load
@@ -101,6 +102,7 @@ class OrderedLog:
             if len(entries) < limit:
                 await wait_for_hint(wake, poll_s)
 
-    async def prune(self, before: int, limit: int = 1000) -> int:
-        """Delete up to `limit` of the oldest entries that precede position `before`; how many there were."""
-        return int((await self._database.execute(self._queries["prune_before"], before, limit)).split()[-1])
+    def retention(self, kept_for: timedelta) -> RowChore:
+        """Removes the oldest entries; a reader that is further behind is told LogTruncated."""
+        counts, removes = self._queries["count_old"], self._queries["remove_old"]
+        return RowChore("log", kept_for, self._database, counts, removes)

@@ -6,13 +6,14 @@ The table and its functions are in `sql/outbox_template.sql`, which the owning s
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
 import structlog
 
 from shared.backoff import backoff_s
+from shared.cleaning import RowChore
 from shared.database import Database, Queryable
 from shared.errors import DependencyUnavailable
 from shared.failpoints import declare, failpoint
@@ -29,6 +30,7 @@ _RETRY_CEILING_S: Final = 5.0
 # A look costs the database little, and what an outage has left waiting leaves soon after it.
 _OUTAGE_CEILING_S: Final = 1.0
 _OVERDUE_PAUSE_S: Final = 0.01
+_KEPT_FOR: Final = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,10 @@ class Outbox:
         """What the row asks for is not wanted any more; False when there is no such row, or it has ended before."""
         return bool(await transaction.fetchval(self._queries["cancel"], key))
 
-    async def prune(self, before: datetime, limit: int = 1000) -> int:
-        """Delete up to `limit` rows that have ended and were added before then; how many there were."""
-        return int((await self._database.execute(self._queries["prune_finished"], before, limit)).split()[-1])
+    def retention(self) -> RowChore:
+        """Removes rows that have ended, a week after they were added: until then one can see what was said when."""
+        counts, removes = self._queries["count_finished"], self._queries["remove_finished"]
+        return RowChore("outbox", _KEPT_FOR, self._database, counts, removes)
 
 
 class OutboxRelay:

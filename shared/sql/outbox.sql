@@ -86,13 +86,23 @@ SELECT {schema}.outbox_settle($1) AS found;
 -- Not wanted any more, so the row is not published, or not again.
 SELECT {schema}.outbox_cancel($1) AS found;
 
--- name: prune_finished
+-- name: count_finished
+-- How many rows are over for so long that nobody asks what became of them.
+SELECT count(*) AS due
+FROM {schema}.outbox
+WHERE state IN ('done', 'cancelled') AND created_at < now() - $1::interval;
+
+-- name: remove_finished
 -- Rows that are over only make the table larger; in small parts, so that no relay waits.
-DELETE FROM {schema}.outbox
-WHERE id IN (
-    SELECT finished.id
-    FROM {schema}.outbox AS finished
-    WHERE finished.state IN ('done', 'cancelled') AND finished.created_at < $1
-    ORDER BY finished.created_at
-    LIMIT $2
-);
+WITH gone AS (
+    DELETE FROM {schema}.outbox
+    WHERE id = ANY (ARRAY(
+        SELECT finished.id
+        FROM {schema}.outbox AS finished
+        WHERE finished.state IN ('done', 'cancelled') AND finished.created_at < now() - $1::interval
+        ORDER BY finished.created_at
+        LIMIT $2::integer
+    ))
+    RETURNING id
+)
+SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;

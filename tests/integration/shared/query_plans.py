@@ -11,6 +11,10 @@ import asyncpg
 from stack.provision import SuiteDatabase
 
 Plan = dict[str, Any]
+
+BY_INDEX: Final = {"enable_seqscan": "off"}
+"""The setting of the connection that retention removes by."""
+
 _LOOK: Final = (
     "LOAD 'auto_explain'",
     "SET auto_explain.log_min_duration = 0",
@@ -130,6 +134,7 @@ def assert_only_by_index(found: list[Plan], *tables: str, partial: Collection[st
         "Index Scan": "Index Cond",
         "Index Only Scan": "Index Cond",
         "Bitmap Heap Scan": "Recheck Cond",
+        "Tid Scan": "TID Cond",
     }
     assert [
         node

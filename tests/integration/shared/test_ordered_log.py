@@ -4,10 +4,13 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import timedelta
 
 import asyncpg
 import pytest
 
+from shared.cleaning import Batch, Hasty
+from shared.clock import SystemClock
 from shared.database import Database, connect
 from shared.ordered_log import LogTruncated, OrderedLog
 from tests.integration.shared.schemas import make_schema
@@ -145,20 +148,42 @@ async def test_a_tail_polls_when_the_hint_is_lost(database: Database, log: Order
     await tail.aclose()
 
 
-async def test_what_was_pruned_is_told_and_not_skipped(database: Database, log: OrderedLog) -> None:
-    """A reader from before the oldest entry gets LogTruncated; from there on it reads as ever."""
+async def grow_old(database: Database, *positions: int) -> None:
+    """As if these entries were two days old."""
+    query = "UPDATE ledger.log SET at = now() - interval '2 days' WHERE position = ANY ($1)"
+    await database.execute(query, list(positions))
+
+
+async def test_what_was_removed_is_told_and_not_skipped(database: Database, log: OrderedLog) -> None:
+    """As many go as are counted; a reader from before the oldest gets LogTruncated, and from there on reads as ever."""
     await append(database, log, 10)
-    assert await log.prune(before=5, limit=3) == 3
-    assert await log.prune(before=5, limit=3) == 1
-    assert await log.prune(before=5) == 0
+    await grow_old(database, 1, 2, 3, 4)
+    chore, hasty = log.retention(timedelta(days=1)), Hasty(database, SystemClock())
+    assert await chore.count() == 4
+    assert await chore.remove(hasty, 3) == Batch(3, is_last=False)
+    assert await chore.remove(hasty, 3) == Batch(1, is_last=True)
+    assert (await chore.count(), await chore.remove(hasty, 3)) == (0, Batch(0, is_last=True))
     assert [entry.position for entry in await log.read(4)] == [5, 6, 7, 8, 9, 10]
     with pytest.raises(LogTruncated):
         await log.read(3)
-    assert await log.prune(before=11) == 6
+    await grow_old(database, *range(1, 11))
+    assert await chore.remove(hasty, 100) == Batch(6, is_last=True)
     assert await log.read(10) == []
     with pytest.raises(LogTruncated):
         await log.read(9)
     assert await append(database, log, 1) == 11
+
+
+async def test_removal_leaves_no_hole_behind_a_clock_that_was_put_right(
+    database: Database, log: OrderedLog
+) -> None:
+    """An entry with a time from the future stays, and so does everything that follows it."""
+    await append(database, log, 6)
+    await grow_old(database, 1, 2, 4, 5)
+    chore = log.retention(timedelta(days=1))
+    assert await chore.count() == 2
+    assert await chore.remove(Hasty(database, SystemClock()), 5) == Batch(2, is_last=True)
+    assert [entry.position for entry in await log.read(2)] == [3, 4, 5, 6]
 
 
 async def test_a_position_from_another_log_is_refused(database: Database, log: OrderedLog) -> None:

@@ -24,10 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import date_pb2 as google_dot_type_dot_date__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!wedsync/broadcast/v1/common.proto\x12\x14wedsync.broadcast.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x16google/type/date.proto\"N\n\x06\x41\x63tion\x12\'\n\x05label\x18\x01 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\x32\x32\t^\\P{Cc}*$\x12\x1b\n\x03url\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x10\"\xf7\x01\n\tTargeting\x12\x10\n\x08\x65veryone\x18\x01 \x01(\x08\x12\"\n\x08user_ids\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\x12\x32\n\x05roles\x18\x03 \x03(\tB#\xbaH \x92\x01\x1d\x10\xe8\x07\"\x18r\x16\x18@2\x12^[a-z][a-z0-9_-]*$\x12\x32\n\x05tiers\x18\x04 \x03(\tB#\xbaH \x92\x01\x1d\x10\xe8\x07\"\x18r\x16\x18@2\x12^[a-z][a-z0-9_-]*$\x12%\n\x0bsegment_ids\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\x12%\n\x0bwedding_ids\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"[\n\x07Wedding\x12\x12\n\nwedding_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ouple_name\x18\x02 \x01(\t\x12\'\n\x0cwedding_date\x18\x03 \x01(\x0b\x32\x11.google.type.Date\"\xb9\x01\n\x0bLedgerEntry\x12.\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x1d.wedsync.broadcast.v1.Channel\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.wedsync.broadcast.v1.DeliveryState\x12\x37\n\x06reason\x18\x03 \x01(\x0e\x32\'.wedsync.broadcast.v1.SuppressionReason\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"g\n\nEngagement\x12\x11\n\tdelivered\x18\x01 \x01(\x03\x12\x0c\n\x04read\x18\x02 \x01(\x03\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x01(\x03\x12\x11\n\tdismissed\x18\x04 \x01(\x03\x12\x0f\n\x07\x63licked\x18\x05 \x01(\x03*u\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x15\n\x11PRIORITY_CRITICAL\x10\x01\x12\x11\n\rPRIORITY_HIGH\x10\x02\x12\x13\n\x0fPRIORITY_NORMAL\x10\x03\x12\x10\n\x0cPRIORITY_LOW\x10\x04*\x82\x01\n\x08\x43\x61tegory\x12\x18\n\x14\x43\x41TEGORY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41TEGORY_SYSTEM\x10\x01\x12\x15\n\x11\x43\x41TEGORY_BUSINESS\x10\x02\x12\x1a\n\x16\x43\x41TEGORY_COLLABORATION\x10\x03\x12\x14\n\x10\x43\x41TEGORY_WEDDING\x10\x04*\x82\x01\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43HANNEL_REALTIME\x10\x01\x12\x12\n\x0e\x43HANNEL_IN_APP\x10\x02\x12\x11\n\rCHANNEL_EMAIL\x10\x03\x12\x0f\n\x0b\x43HANNEL_SMS\x10\x04\x12\x10\n\x0c\x43HANNEL_PUSH\x10\x05*\xa6\x02\n\x0e\x42roadcastState\x12\x1f\n\x1b\x42ROADCAST_STATE_UNSPECIFIED\x10\x00\x12%\n!BROADCAST_STATE_AWAITING_APPROVAL\x10\x01\x12\x1b\n\x17\x42ROADCAST_STATE_PENDING\x10\x02\x12\x1f\n\x1b\x42ROADCAST_STATE_DISPATCHING\x10\x03\x12\x18\n\x14\x42ROADCAST_STATE_SENT\x10\x04\x12\x1d\n\x19\x42ROADCAST_STATE_CANCELLED\x10\x05\x12\x1b\n\x17\x42ROADCAST_STATE_EXPIRED\x10\x06\x12\x1c\n\x18\x42ROADCAST_STATE_REJECTED\x10\x07\x12\x1a\n\x16\x42ROADCAST_STATE_FAILED\x10\x08*\xc8\x02\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x17\n\x13\x44\x45LIVERY_STATE_HELD\x10\x02\x12\x1b\n\x17\x44\x45LIVERY_STATE_DIGESTED\x10\x03\x12\x17\n\x13\x44\x45LIVERY_STATE_SENT\x10\x04\x12\x1c\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x05\x12\x19\n\x15\x44\x45LIVERY_STATE_FAILED\x10\x06\x12\x1a\n\x16\x44\x45LIVERY_STATE_BOUNCED\x10\x07\x12\x1d\n\x19\x44\x45LIVERY_STATE_SUPPRESSED\x10\x08\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\t\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\n*\x81\x04\n\x11SuppressionReason\x12\"\n\x1eSUPPRESSION_REASON_UNSPECIFIED\x10\x00\x12&\n\"SUPPRESSION_REASON_NOT_IN_AUDIENCE\x10\x01\x12#\n\x1fSUPPRESSION_REASON_OUTSIDE_WALL\x10\x02\x12\x1d\n\x19SUPPRESSION_REASON_ERASED\x10\x03\x12$\n SUPPRESSION_REASON_CRITICAL_ONLY\x10\x04\x12%\n!SUPPRESSION_REASON_CATEGORY_MUTED\x10\x05\x12$\n SUPPRESSION_REASON_WEDDING_MUTED\x10\x06\x12!\n\x1dSUPPRESSION_REASON_TYPE_MUTED\x10\x07\x12\"\n\x1eSUPPRESSION_REASON_CHANNEL_OFF\x10\x08\x12/\n+SUPPRESSION_REASON_CHANNEL_NOT_FOR_PRIORITY\x10\t\x12!\n\x1dSUPPRESSION_REASON_NO_ADDRESS\x10\n\x12#\n\x1fSUPPRESSION_REASON_ALREADY_READ\x10\x0b\x12)\n%SUPPRESSION_REASON_ADDRESS_SUPPRESSED\x10\x0c*\xc0\x01\n\rReceiptAction\x12\x1e\n\x1aRECEIPT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13RECEIPT_ACTION_READ\x10\x01\x12\x1f\n\x1bRECEIPT_ACTION_ACKNOWLEDGED\x10\x02\x12\x1c\n\x18RECEIPT_ACTION_DISMISSED\x10\x03\x12\x1b\n\x17RECEIPT_ACTION_RESTORED\x10\x04\x12\x1a\n\x16RECEIPT_ACTION_CLICKED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!wedsync/broadcast/v1/common.proto\x12\x14wedsync.broadcast.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\"N\n\x06\x41\x63tion\x12\'\n\x05label\x18\x01 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f\x10\x01\x18\x32\x32\t^\\P{Cc}*$\x12\x1b\n\x03url\x18\x02 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\x80\x10\"\xf7\x01\n\tTargeting\x12\x10\n\x08\x65veryone\x18\x01 \x01(\x08\x12\"\n\x08user_ids\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\x12\x32\n\x05roles\x18\x03 \x03(\tB#\xbaH \x92\x01\x1d\x10\xe8\x07\"\x18r\x16\x18@2\x12^[a-z][a-z0-9_-]*$\x12\x32\n\x05tiers\x18\x04 \x03(\tB#\xbaH \x92\x01\x1d\x10\xe8\x07\"\x18r\x16\x18@2\x12^[a-z][a-z0-9_-]*$\x12%\n\x0bsegment_ids\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\x12%\n\x0bwedding_ids\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"[\n\x07Wedding\x12\x12\n\nwedding_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ouple_name\x18\x02 \x01(\t\x12\'\n\x0cwedding_date\x18\x03 \x01(\x0b\x32\x11.google.type.Date\"\xb9\x01\n\x0bLedgerEntry\x12.\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x1d.wedsync.broadcast.v1.Channel\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.wedsync.broadcast.v1.DeliveryState\x12\x37\n\x06reason\x18\x03 \x01(\x0e\x32\'.wedsync.broadcast.v1.SuppressionReason\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"\x99\x01\n\nEngagement\x12\x11\n\tdelivered\x18\x01 \x01(\x03\x12\x0c\n\x04read\x18\x02 \x01(\x03\x12\x14\n\x0c\x61\x63knowledged\x18\x03 \x01(\x03\x12\x11\n\tdismissed\x18\x04 \x01(\x03\x12\x0f\n\x07\x63licked\x18\x05 \x01(\x03\x12\x30\n\x0c\x63leaned_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x96\x01\n\tCleanedUp\x12\x0c\n\x04what\x18\x01 \x01(\t\x12+\n\x08kept_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\x12\x30\n\rlongest_batch\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x05 \x01(\t*u\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x15\n\x11PRIORITY_CRITICAL\x10\x01\x12\x11\n\rPRIORITY_HIGH\x10\x02\x12\x13\n\x0fPRIORITY_NORMAL\x10\x03\x12\x10\n\x0cPRIORITY_LOW\x10\x04*\x82\x01\n\x08\x43\x61tegory\x12\x18\n\x14\x43\x41TEGORY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43\x41TEGORY_SYSTEM\x10\x01\x12\x15\n\x11\x43\x41TEGORY_BUSINESS\x10\x02\x12\x1a\n\x16\x43\x41TEGORY_COLLABORATION\x10\x03\x12\x14\n\x10\x43\x41TEGORY_WEDDING\x10\x04*\x82\x01\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43HANNEL_REALTIME\x10\x01\x12\x12\n\x0e\x43HANNEL_IN_APP\x10\x02\x12\x11\n\rCHANNEL_EMAIL\x10\x03\x12\x0f\n\x0b\x43HANNEL_SMS\x10\x04\x12\x10\n\x0c\x43HANNEL_PUSH\x10\x05*\xa6\x02\n\x0e\x42roadcastState\x12\x1f\n\x1b\x42ROADCAST_STATE_UNSPECIFIED\x10\x00\x12%\n!BROADCAST_STATE_AWAITING_APPROVAL\x10\x01\x12\x1b\n\x17\x42ROADCAST_STATE_PENDING\x10\x02\x12\x1f\n\x1b\x42ROADCAST_STATE_DISPATCHING\x10\x03\x12\x18\n\x14\x42ROADCAST_STATE_SENT\x10\x04\x12\x1d\n\x19\x42ROADCAST_STATE_CANCELLED\x10\x05\x12\x1b\n\x17\x42ROADCAST_STATE_EXPIRED\x10\x06\x12\x1c\n\x18\x42ROADCAST_STATE_REJECTED\x10\x07\x12\x1a\n\x16\x42ROADCAST_STATE_FAILED\x10\x08*\xc8\x02\n\rDeliveryState\x12\x1e\n\x1a\x44\x45LIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LIVERY_STATE_PENDING\x10\x01\x12\x17\n\x13\x44\x45LIVERY_STATE_HELD\x10\x02\x12\x1b\n\x17\x44\x45LIVERY_STATE_DIGESTED\x10\x03\x12\x17\n\x13\x44\x45LIVERY_STATE_SENT\x10\x04\x12\x1c\n\x18\x44\x45LIVERY_STATE_DELIVERED\x10\x05\x12\x19\n\x15\x44\x45LIVERY_STATE_FAILED\x10\x06\x12\x1a\n\x16\x44\x45LIVERY_STATE_BOUNCED\x10\x07\x12\x1d\n\x19\x44\x45LIVERY_STATE_SUPPRESSED\x10\x08\x12\x1c\n\x18\x44\x45LIVERY_STATE_CANCELLED\x10\t\x12\x1a\n\x16\x44\x45LIVERY_STATE_EXPIRED\x10\n*\x81\x04\n\x11SuppressionReason\x12\"\n\x1eSUPPRESSION_REASON_UNSPECIFIED\x10\x00\x12&\n\"SUPPRESSION_REASON_NOT_IN_AUDIENCE\x10\x01\x12#\n\x1fSUPPRESSION_REASON_OUTSIDE_WALL\x10\x02\x12\x1d\n\x19SUPPRESSION_REASON_ERASED\x10\x03\x12$\n SUPPRESSION_REASON_CRITICAL_ONLY\x10\x04\x12%\n!SUPPRESSION_REASON_CATEGORY_MUTED\x10\x05\x12$\n SUPPRESSION_REASON_WEDDING_MUTED\x10\x06\x12!\n\x1dSUPPRESSION_REASON_TYPE_MUTED\x10\x07\x12\"\n\x1eSUPPRESSION_REASON_CHANNEL_OFF\x10\x08\x12/\n+SUPPRESSION_REASON_CHANNEL_NOT_FOR_PRIORITY\x10\t\x12!\n\x1dSUPPRESSION_REASON_NO_ADDRESS\x10\n\x12#\n\x1fSUPPRESSION_REASON_ALREADY_READ\x10\x0b\x12)\n%SUPPRESSION_REASON_ADDRESS_SUPPRESSED\x10\x0c*\xc0\x01\n\rReceiptAction\x12\x1e\n\x1aRECEIPT_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13RECEIPT_ACTION_READ\x10\x01\x12\x1f\n\x1bRECEIPT_ACTION_ACKNOWLEDGED\x10\x02\x12\x1c\n\x18RECEIPT_ACTION_DISMISSED\x10\x03\x12\x1b\n\x17RECEIPT_ACTION_RESTORED\x10\x04\x12\x1a\n\x16RECEIPT_ACTION_CLICKED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,28 +50,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TARGETING'].fields_by_name['segment_ids']._serialized_options = b'\272H\r\222\001\n\020\350\007\"\005r\003\260\001\001'
   _globals['_TARGETING'].fields_by_name['wedding_ids']._loaded_options = None
   _globals['_TARGETING'].fields_by_name['wedding_ids']._serialized_options = b'\272H\r\222\001\n\020\350\007\"\005r\003\260\001\001'
-  _globals['_PRIORITY']._serialized_start=861
-  _globals['_PRIORITY']._serialized_end=978
-  _globals['_CATEGORY']._serialized_start=981
-  _globals['_CATEGORY']._serialized_end=1111
-  _globals['_CHANNEL']._serialized_start=1114
-  _globals['_CHANNEL']._serialized_end=1244
-  _globals['_BROADCASTSTATE']._serialized_start=1247
-  _globals['_BROADCASTSTATE']._serialized_end=1541
-  _globals['_DELIVERYSTATE']._serialized_start=1544
-  _globals['_DELIVERYSTATE']._serialized_end=1872
-  _globals['_SUPPRESSIONREASON']._serialized_start=1875
-  _globals['_SUPPRESSIONREASON']._serialized_end=2388
-  _globals['_RECEIPTACTION']._serialized_start=2391
-  _globals['_RECEIPTACTION']._serialized_end=2583
-  _globals['_ACTION']._serialized_start=145
-  _globals['_ACTION']._serialized_end=223
-  _globals['_TARGETING']._serialized_start=226
-  _globals['_TARGETING']._serialized_end=473
-  _globals['_WEDDING']._serialized_start=475
-  _globals['_WEDDING']._serialized_end=566
-  _globals['_LEDGERENTRY']._serialized_start=569
-  _globals['_LEDGERENTRY']._serialized_end=754
-  _globals['_ENGAGEMENT']._serialized_start=756
-  _globals['_ENGAGEMENT']._serialized_end=859
+  _globals['_PRIORITY']._serialized_start=1130
+  _globals['_PRIORITY']._serialized_end=1247
+  _globals['_CATEGORY']._serialized_start=1250
+  _globals['_CATEGORY']._serialized_end=1380
+  _globals['_CHANNEL']._serialized_start=1383
+  _globals['_CHANNEL']._serialized_end=1513
+  _globals['_BROADCASTSTATE']._serialized_start=1516
+  _globals['_BROADCASTSTATE']._serialized_end=1810
+  _globals['_DELIVERYSTATE']._serialized_start=1813
+  _globals['_DELIVERYSTATE']._serialized_end=2141
+  _globals['_SUPPRESSIONREASON']._serialized_start=2144
+  _globals['_SUPPRESSIONREASON']._serialized_end=2657
+  _globals['_RECEIPTACTION']._serialized_start=2660
+  _globals['_RECEIPTACTION']._serialized_end=2852
+  _globals['_ACTION']._serialized_start=210
+  _globals['_ACTION']._serialized_end=288
+  _globals['_TARGETING']._serialized_start=291
+  _globals['_TARGETING']._serialized_end=538
+  _globals['_WEDDING']._serialized_start=540
+  _globals['_WEDDING']._serialized_end=631
+  _globals['_LEDGERENTRY']._serialized_start=634
+  _globals['_LEDGERENTRY']._serialized_end=819
+  _globals['_ENGAGEMENT']._serialized_start=822
+  _globals['_ENGAGEMENT']._serialized_end=975
+  _globals['_CLEANEDUP']._serialized_start=978
+  _globals['_CLEANEDUP']._serialized_end=1128
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,9 @@ Words that every service of the broadcast system shares."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import date_pb2 as _date_pb2
@@ -483,6 +485,7 @@ class Engagement(_message.Message):
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     DISMISSED_FIELD_NUMBER: _builtins.int
     CLICKED_FIELD_NUMBER: _builtins.int
+    CLEANED_TIME_FIELD_NUMBER: _builtins.int
     delivered: _builtins.int
     """delivered is how many inboxes it arrived in."""
     read: _builtins.int
@@ -493,6 +496,12 @@ class Engagement(_message.Message):
     """dismissed is how many have it dismissed now."""
     clicked: _builtins.int
     """clicked is how many have followed its action."""
+    @_builtins.property
+    def cleaned_time(self) -> _timestamp_pb2.Timestamp:
+        """cleaned_time is when retention took the broadcast out of inboxes, and with it what is counted here: the counts say
+        nothing from then on. Absent while they are true; they stay so for critical broadcasts, whose receipts are kept.
+        """
+
     def __init__(
         self,
         *,
@@ -501,11 +510,54 @@ class Engagement(_message.Message):
         acknowledged: _builtins.int = ...,
         dismissed: _builtins.int = ...,
         clicked: _builtins.int = ...,
+        cleaned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cleaned_time", b"cleaned_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "clicked", b"clicked", "delivered", b"delivered", "dismissed", b"dismissed", "read", b"read"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cleaned_time", b"cleaned_time", "clicked", b"clicked", "delivered", b"delivered", "dismissed", b"dismissed", "read", b"read"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Engagement: _TypeAlias = Engagement  # noqa: Y015
+
+@_typing.final
+class CleanedUp(_message.Message):
+    """CleanedUp is one kind of thing that retention removes, and how much of it went."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHAT_FIELD_NUMBER: _builtins.int
+    KEPT_FOR_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    LONGEST_BATCH_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    what: _builtins.str
+    """what is the kind, in a word or two, such as "items"."""
+    count: _builtins.int
+    """count is how many were removed; in a dry run, how many would be."""
+    error: _builtins.str
+    """error is an ErrorReason without its prefix when the rest had to be left for the next time; empty otherwise."""
+    @_builtins.property
+    def kept_for(self) -> _duration_pb2.Duration:
+        """kept_for is how long such things are kept."""
+
+    @_builtins.property
+    def longest_batch(self) -> _duration_pb2.Duration:
+        """longest_batch is how long the longest step took, each of which is a transaction; absent in a dry run."""
+
+    def __init__(
+        self,
+        *,
+        what: _builtins.str = ...,
+        kept_for: _duration_pb2.Duration | None = ...,
+        count: _builtins.int = ...,
+        longest_batch: _duration_pb2.Duration | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kept_for", b"kept_for", "longest_batch", b"longest_batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "error", b"error", "kept_for", b"kept_for", "longest_batch", b"longest_batch", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanedUp: _TypeAlias = CleanedUp  # noqa: Y015

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
 
+from shared.cleaning import Batch, Hasty
+from shared.clock import SystemClock
 from shared.database import Database
 from shared.messaging import Messaging
 from shared.outbox import Outbox, OutboxEntry, OutboxRelay
@@ -175,20 +176,22 @@ async def test_a_key_can_be_added_once(add: Add) -> None:
     assert raised.value.constraint_name == "outbox_key_once"
 
 
-async def test_what_has_ended_is_pruned(
+async def test_what_has_ended_goes_after_a_week(
     database: Database, outbox: Outbox, add: Add, messaging: Messaging
 ) -> None:
-    """Done and cancelled rows go, in parts; what is still to be done stays, however old."""
+    """Done and cancelled rows go, as many as are counted, in parts; what is still to be done stays, however old."""
     for key in ("a", "b", "c"):
         await add(key)
     await OutboxRelay(database, "post", messaging).relay_due()
     await add("waiting")
     await add("cancelled")
     await outbox.cancel(database, "cancelled")
-    assert await outbox.prune(datetime.now(UTC) - timedelta(hours=1)) == 0
-    now = datetime.now(UTC) + timedelta(seconds=1)
-    assert await outbox.prune(now, limit=3) == 3
-    assert await outbox.prune(now) == 1
+    chore, hasty = outbox.retention(), Hasty(database, SystemClock())
+    assert (await chore.count(), await chore.remove(hasty, 3)) == (0, Batch(0, is_last=True))
+    await database.execute("UPDATE post.outbox SET created_at = created_at - interval '8 days'")
+    assert await chore.count() == 4
+    assert await chore.remove(hasty, 3) == Batch(3, is_last=False)
+    assert await chore.remove(hasty, 3) == Batch(1, is_last=True)
     assert [row["key"] for row in await database.fetch("SELECT key FROM post.outbox")] == ["waiting"]
 
 
