@@ -3,13 +3,20 @@
 import asyncio
 import json
 import os
-from typing import Annotated
-from uuid import UUID
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, Final
+from uuid import UUID, uuid4
 
 import typer
+from google.protobuf.duration_pb2 import Duration
+from rich.text import Text
+from wedsync.broadcast.v1.common_pb2 import CleanedUp
 from wedsync.broadcast.v1.directory_pb2 import Recipient, UserType
+from wedsync.broadcast.v1.sender_pb2 import CleanUpRequest, CleanUpResponse
 
 from cli import output
+from cli.connection import Connection, run
 from cli.exits import ExitCode, Failure
 from cli.settings import Settings
 from shared.errors import DependencyUnavailable, FieldViolation, InvalidField
@@ -25,6 +32,10 @@ from stack.permissions import PROVISIONER
 from stack.provision import migrate_services, provision_database
 
 app = typer.Typer(help="For operators.", no_args_is_help=True)
+
+# What has piled up for months goes in small batches, with as much rest between them.
+_CLEANUP_TIMEOUT_S: Final = 900.0
+_UNITS: Final = ((timedelta(days=1), "day"), (timedelta(hours=1), "hour"), (timedelta(minutes=1), "minute"))
 
 
 @app.callback()
@@ -124,3 +135,64 @@ async def _provision(env: Environment) -> None:
         replicas=env.integer("NATS_REPLICAS", 1, least=1, most=5),
     )
     output.console.print(f"JetStream: {', '.join(done) or 'nothing to change'}")
+
+
+@app.command()
+def cleanup(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go, remove nothing.")] = False,
+) -> None:
+    """Have every service remove what is older than it is kept, as each does by itself every hour or so."""
+    settings: Settings = context.obj
+    request = CleanUpRequest(request_id=str(uuid4()), dry_run=dry_run)
+
+    async def call(connection: Connection) -> CleanUpResponse:
+        return await connection.sender.CleanUp(
+            request, metadata=connection.metadata(), timeout=_CLEANUP_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+    else:
+        count = "would be removed" if dry_run else "removed"
+        output.table(("service", "what", "older than", count, "longest batch"), _cleaned_rows(answer))
+    unfinished = _unfinished(answer)
+    if unfinished:
+        raise Failure(
+            f"Not everything could be done: {', '.join(unfinished)}. Try again later.", ExitCode.UNAVAILABLE
+        )
+
+
+def _cleaned_rows(answer: CleanUpResponse) -> Iterator[tuple[str | Text, ...]]:
+    for service in answer.services:
+        if service.error:
+            yield service.service, "", "", Text(service.error, style="red"), ""
+        for each in service.cleaned:
+            count: str | Text = f"{each.count:,}"
+            if each.error:
+                count = Text(f"{each.count:,}, then {each.error}", style="red")
+            yield service.service, each.what, _kept_for(each.kept_for), count, _longest(each)
+
+
+def _unfinished(answer: CleanUpResponse) -> list[str]:
+    """The services that have left something, or could not be asked."""
+    return [
+        service.service
+        for service in answer.services
+        if service.error or any(each.error for each in service.cleaned)
+    ]
+
+
+def _kept_for(duration: Duration) -> str:
+    """A duration in its largest whole unit."""
+    time = duration.ToTimedelta()
+    unit, name = next((each for each in _UNITS if not time % each[0]), (timedelta(seconds=1), "second"))
+    count = time // unit
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
+def _longest(cleaned: CleanedUp) -> str:
+    if not cleaned.HasField("longest_batch"):
+        return ""
+    return f"{cleaned.longest_batch.ToNanoseconds() / 1e6:.1f} ms"

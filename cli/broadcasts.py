@@ -201,11 +201,16 @@ def _print_broadcast(broadcast: Broadcast) -> None:
 
 
 def _print_stats(stats: BroadcastStats) -> None:
-    people = stats.engagement
-    output.console.print(
-        f"\n{stats.targeted:,} targeted · {people.delivered:,} delivered · {people.read:,} read · "
-        f"{people.acknowledged:,} acknowledged"
-    )
+    counts = []
+    if stats.ledger or not stats.cleaned:
+        counts.append(f"{stats.targeted:,} targeted")
+    if stats.HasField("engagement"):
+        people = stats.engagement
+        counts += [f"{people.delivered:,} delivered", f"{people.read:,} read"]
+        counts.append(f"{people.acknowledged:,} acknowledged")
+    if stats.cleaned:
+        counts.append("the rest is older than it is kept")
+    output.console.print("\n" + " · ".join(counts))
     output.ledger(stats.ledger)
 
 

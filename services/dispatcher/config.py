@@ -5,6 +5,7 @@ from typing import Final, Self
 
 from services.dispatcher.domain import InFlightLimit, Priority
 from services.dispatcher.planner import PlanTerms
+from services.dispatcher.retention import RetentionTerms
 from services.dispatcher.store import LeaseTerms
 from shared.audience import CHUNK_MEMBERS
 from shared.auth import AuthSettings
@@ -38,6 +39,7 @@ class Settings:
     planners_per_lane: int
     plan: PlanTerms
     lease: LeaseTerms
+    retention: RetentionTerms
     log_format: str | None
 
     @property
@@ -68,6 +70,7 @@ class Settings:
             planners_per_lane=env.integer("DISPATCHER_PLANNERS_PER_LANE", 4, least=1, most=64),
             plan=_plan_terms(env),
             lease=_lease_terms(env),
+            retention=RetentionTerms.read(env),
             log_format=read_format(env),
         )
 

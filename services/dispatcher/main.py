@@ -26,11 +26,13 @@ from services.dispatcher.neighbours import (
 )
 from services.dispatcher.planner import Planner
 from services.dispatcher.reconciler import Reconciler
+from services.dispatcher.retention import own_cleaner
 from services.dispatcher.review import Reviewer
 from services.dispatcher.store import SCHEMA, DispatchStore
 from shared import database, failpoints, logging, messaging
 from shared.auth import TokenVerifier
 from shared.channels import open_channel
+from shared.cleaning import Cleaner
 from shared.clock import SystemClock
 from shared.drain import DrainStep, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
@@ -39,7 +41,7 @@ from shared.outbox import OutboxRelay
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 
-Loop: TypeAlias = Lane | Reconciler | OutboxRelay
+Loop: TypeAlias = Lane | Reconciler | OutboxRelay | Cleaner
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ async def start(settings: Settings) -> RunningDispatcher:
     lanes = _lanes(settings, store, reviewer, courier, clock, courtesy)
     reconciler = Reconciler(store, reviewer, courier, lanes, terms.release_per_second)
     consumers = due_workers(nats, lanes, planner, store, clock, settings.planners_per_lane)
+    cleaner = own_cleaner(worked, settings.worker_database_url, settings.retention, clock)
     if settings.applies_reports:
         consumers |= report_worker(nats, lanes, store)
 
@@ -94,11 +97,14 @@ async def start(settings: Settings) -> RunningDispatcher:
     )
     edge = EdgeInterceptor(verifier, role_of=audiences.role_of, limits=settings.server.limits)
     server = GrpcServer(settings.server, edge, health)
-    calls = servicer.DispatcherServicer(CallStore(called))
-    server.add(add_DispatcherServiceServicer_to_server, calls, servicer.RIGHTS)
+    server.add(
+        add_DispatcherServiceServicer_to_server,
+        servicer.DispatcherServicer(CallStore(called), cleaner),
+        servicer.RIGHTS,
+    )
     failpoints.check_declared()
 
-    loops: tuple[Loop, ...] = (*lanes.values(), reconciler, relay)
+    loops: tuple[Loop, ...] = (*lanes.values(), reconciler, relay, cleaner)
     running = [*loops, *consumers.values()]
     background = tuple(asyncio.create_task(each.run(), name=type(each).__name__) for each in running)
     steps = (

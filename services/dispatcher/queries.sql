@@ -132,7 +132,7 @@ VALUES ($1, $2, $3, $4, now())
 ON CONFLICT ON CONSTRAINT same_trouble_once DO UPDATE SET times = dead_letters.times + 1, at = now();
 
 -- name: count_dispatch
--- The ledger is counted from the chunks by one GROUP BY, never kept beside them.
+-- The ledger is counted from the chunks by one GROUP BY, never kept beside them; not while they are being removed.
 SELECT
     state, priority, targeted, directory_version, plan_time, close_time, kind, chunk_state, channel, reason, chunks,
     members, release_at
@@ -188,3 +188,59 @@ WHERE broadcast_id = $1;
 -- Written even before there is a plan: a late one finds it.
 INSERT INTO tombstones (broadcast_id, at, planned, stopped, in_flight, targeted)
 VALUES ($1, now(), $2, $3, $4, $5);
+
+-- name: count_old_dispatches
+-- Those, and what a run that was broken off has left of others.
+SELECT
+    (SELECT count(*) FROM find_old_dispatches($1)) + (
+        SELECT count(*) FROM dispatches WHERE forgotten_at IS NOT NULL
+    ) AS due;
+
+-- name: remove_old_dispatches
+-- With their chunks, a few at a time.
+SELECT removed, is_last FROM remove_old_dispatches($1, $2);
+
+-- name: count_old_tombstones
+-- The sender plans nothing of a broadcast that is cancelled, so a tombstone is needed against plans of its own time only.
+SELECT count(*) AS due FROM tombstones WHERE at < now() - $1::interval;
+
+-- name: remove_old_tombstones
+-- The same, the oldest first.
+WITH gone AS (
+    DELETE FROM tombstones
+    WHERE ctid = ANY (ARRAY(
+        SELECT old.ctid FROM tombstones AS old WHERE old.at < now() - $1::interval ORDER BY old.at LIMIT $2::integer
+    ))
+    RETURNING at
+)
+SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;
+
+-- name: count_old_letters
+-- Trouble that has not come again for so long is over.
+SELECT count(*) AS due FROM dead_letters WHERE at < now() - $1::interval;
+
+-- name: remove_old_letters
+-- The same, the oldest first.
+WITH gone AS (
+    DELETE FROM dead_letters
+    WHERE ctid = ANY (ARRAY(
+        SELECT old.ctid FROM dead_letters AS old WHERE old.at < now() - $1::interval ORDER BY old.at LIMIT $2::integer
+    ))
+    RETURNING at
+)
+SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;
+
+-- name: count_old_attempts
+-- What a process that died has left counted.
+SELECT count(*) AS due FROM plan_attempts WHERE at < now() - $1::interval;
+
+-- name: remove_old_attempts
+-- The same, the oldest first.
+WITH gone AS (
+    DELETE FROM plan_attempts
+    WHERE ctid = ANY (ARRAY(
+        SELECT old.ctid FROM plan_attempts AS old WHERE old.at < now() - $1::interval ORDER BY old.at LIMIT $2::integer
+    ))
+    RETURNING at
+)
+SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;

@@ -9,6 +9,7 @@ from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceServicer
 
 from services.dispatcher.call_store import CallStore
 from services.dispatcher.messages import dispatch_message, stop_message
+from shared.cleaning import Cleaner
 from shared.rights import Right, any_person, roles, scopes
 
 _READERS: Final = roles("admin", "coordinator") | scopes("broadcast.read")
@@ -18,6 +19,7 @@ RIGHTS: Final[dict[str, Right]] = {
     # Which broadcasts a coordinator may see, only the sender knows: they ask there.
     "GetDispatch": roles("admin") | scopes("broadcast.read", "internal"),
     "StopDispatch": scopes("internal"),
+    "CleanUpDispatches": scopes("internal"),
     "ListDeliveries": _READERS,
     "ExplainDelivery": any_person() | scopes("broadcast.read"),
     "ReportDelivery": scopes("delivery.report"),
@@ -35,8 +37,9 @@ RIGHTS: Final[dict[str, Right]] = {
 class DispatcherServicer(DispatcherServiceServicer):
     """Plans, ledgers and cancels; the methods that are missing answer UNIMPLEMENTED."""
 
-    def __init__(self, store: CallStore) -> None:
+    def __init__(self, store: CallStore, cleaner: Cleaner) -> None:
         self._store = store
+        self._cleaner = cleaner
 
     @override
     async def GetDispatch(
@@ -50,3 +53,10 @@ class DispatcherServicer(DispatcherServiceServicer):
         self, request: dispatcher_pb2.StopDispatchRequest, context: object
     ) -> dispatcher_pb2.StopDispatchResponse:
         return stop_message(await self._store.stop(UUID(request.broadcast_id)))
+
+    @override
+    async def CleanUpDispatches(
+        self, request: dispatcher_pb2.CleanUpDispatchesRequest, context: object
+    ) -> dispatcher_pb2.CleanUpDispatchesResponse:
+        cleaned = await self._cleaner.clean_up(dry_run=request.dry_run)
+        return dispatcher_pb2.CleanUpDispatchesResponse(cleaned=[each.message() for each in cleaned])

@@ -184,7 +184,9 @@ class Changes:
     ) -> Change:
         event = inbox_pb2.InboxEvent(cursor=self.cursor(entry.position))
         event.retracted.broadcast_ids.append(str(entry.broadcast_id))
-        members = await self._store.find_members(entry.broadcast_id)
+        members = entry.members
+        if members is None:
+            members = await self._store.find_members(entry.broadcast_id)
         wall = content.wall if content is not None else ()
         return Change(entry.position, members, tuple(walls[each] for each in wall), Event.of(event))
 

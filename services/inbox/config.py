@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Self
 
+from services.inbox.retention import RetentionTerms
 from services.inbox.streams import StreamTerms
 from shared.auth import AuthSettings
 from shared.logging import read_format
@@ -34,7 +35,7 @@ class Settings:
     preferences: Address
     streams: StreamTerms
     streams_per_person: int
-    log_retention_s: float
+    retention: RetentionTerms
     log_format: str | None
 
     @classmethod
@@ -60,7 +61,6 @@ class Settings:
                 unread_end_s=env.seconds("INBOX_UNREAD_END_S", 30.0, least=0.1, most=3600),
             ),
             streams_per_person=env.integer("INBOX_STREAMS_PER_PERSON", 20, least=1, most=10_000),
-            # How far back a stream can go on from: long enough for a phone that was off over the weekend.
-            log_retention_s=env.seconds("INBOX_LOG_RETENTION_S", 7 * 86_400, least=60, most=90 * 86_400),
+            retention=RetentionTerms.read(env),
             log_format=read_format(env),
         )

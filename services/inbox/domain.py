@@ -194,13 +194,14 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Engagement:
-    """How many people did what with a broadcast."""
+    """How many people did what with a broadcast; since `cleaned_at`, if that is set, the counts say nothing."""
 
     delivered: int
     read: int
     acknowledged: int
     dismissed: int
     clicked: int
+    cleaned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,11 @@ class AllRead:
 
 @dataclass(frozen=True, slots=True)
 class Retracted:
-    """A broadcast was taken out of all inboxes."""
+    """A broadcast was taken out of all inboxes: out of those of `members`, or, if None, of those who still have it."""
 
     position: int
     broadcast_id: UUID
+    members: Audience | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,9 @@ def read_entry(entry: LogEntry) -> Entry:
         kind = ArrivalKind(entry.kind)
         return Arrived(entry.position, entry.at, kind, UUID(bytes=broadcast_id), members)
     if entry.kind == "retracted":
-        return Retracted(entry.position, UUID(bytes=entry.body))
+        seeing = entry.body[_ID_BYTES:]
+        out_of = Audience.from_bytes(seeing) if seeing else None
+        return Retracted(entry.position, UUID(bytes=entry.body[:_ID_BYTES]), out_of)
     said = json.loads(entry.body)
     match entry.kind:
         case "receipts":

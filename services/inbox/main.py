@@ -22,7 +22,7 @@ from services.inbox.live import Tail
 from services.inbox.memory import Memory
 from services.inbox.merging import Merging
 from services.inbox.receipts import Receipts
-from services.inbox.retention import Retention
+from services.inbox.retention import Leaving, own_cleaner
 from services.inbox.retractions import Retractions
 from services.inbox.servicer import RIGHTS, InboxServicer, Rooms
 from services.inbox.store import SCHEMA, InboxStore
@@ -85,6 +85,7 @@ async def start(settings: Settings) -> Inbox:
     tail = Tail(ordered_log, changes, waking)
     teams = Teams(store, audience, waking, tail)
     syncing = Syncing(tail, changes, inboxes, fanout)
+    leaving = Leaving(worked, store, waking, settings.retention)
     rooms = Rooms(
         identities=identities,
         inboxes=inboxes,
@@ -94,6 +95,8 @@ async def start(settings: Settings) -> Inbox:
         connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),
         teams=teams,
         retractions=Retractions(store, waking),
+        leaving=leaving,
+        cleaner=own_cleaner(worked, settings.worker_database_url, leaving, settings.retention, clock),
         store=store,
     )
     contents = Contents(SenderServiceStub(sender), teams)
@@ -115,12 +118,11 @@ async def start(settings: Settings) -> Inbox:
 
     await asyncio.gather(waking.listen(), contents.listen(nats))
     await tail.load()
-    retention = Retention(store, settings.log_retention_s)
     background = tuple(
         asyncio.create_task(work, name=name)
         for name, work in [
             ("tail", tail.follow(syncing.deliver)),
-            ("retention", retention.run()),
+            ("cleaner", rooms.cleaner.run()),
             *(("worker", worker.run()) for worker in workers),
         ]
     )

@@ -206,6 +206,7 @@ def engagement_message(engagement: Engagement) -> common_pb2.Engagement:
         acknowledged=engagement.acknowledged,
         dismissed=engagement.dismissed,
         clicked=engagement.clicked,
+        cleaned_time=_optional(engagement.cleaned_at),
     )
 
 

@@ -144,9 +144,10 @@ ORDER BY learnt.user_id
 ON CONFLICT DO NOTHING;
 
 -- name: count_engagement
--- What people did with broadcasts.
+-- What people did with broadcasts, and since when that cannot be said any more.
 SELECT
-    engagement.delivered, engagement.read, engagement.acknowledged, engagement.dismissed, engagement.clicked
+    engagement.delivered, engagement.read, engagement.acknowledged, engagement.dismissed, engagement.clicked,
+    cleaned_since(($1::uuid[])[engagement.place]) AS cleaned_at
 FROM count_engagement($1) AS engagement
 ORDER BY engagement.place;
 
@@ -160,8 +161,113 @@ FROM find_readers($1, $2) AS reader (number);
 SELECT log_identity.identity
 FROM log_identity;
 
--- name: prune_log
--- The oldest entries, in small parts, once no stream may go on from so far back.
-DELETE FROM log
-WHERE log.position IN (SELECT oldest.position FROM log AS oldest ORDER BY oldest.position LIMIT $2)
-    AND log.at < clock_timestamp() - make_interval(secs => $1);
+-- name: find_shown
+-- Which of these somebody's inbox shows; with the last three, which it still would after it was cleaned up.
+SELECT broadcasts.broadcast_id
+FROM broadcasts
+WHERE broadcasts.broadcast_id = ANY ($1::uuid[])
+    AND NOT broadcasts.hidden
+    AND broadcasts.expires_at > now()
+    AND EXISTS (SELECT FROM arrivals WHERE arrivals.broadcast_id = broadcasts.broadcast_id)
+    AND NOT (
+        $2::boolean AND EXISTS (
+            SELECT FROM find_leaving($3, $4) AS leaving WHERE leaving.broadcast_id = broadcasts.broadcast_id
+        )
+    );
+
+-- name: find_next_leaving
+-- The next to be taken out of inboxes, and whether anybody sees it go.
+SELECT
+    broadcasts.broadcast_id, broadcasts.wall, NOT broadcasts.hidden AND broadcasts.expires_at > now() AS is_shown
+FROM find_leaving($1, $2) AS leaving
+INNER JOIN broadcasts ON broadcasts.broadcast_id = leaving.broadcast_id
+LIMIT 1;
+
+-- name: count_leaving
+-- Those whose time in inboxes is over.
+SELECT count(*) AS due FROM find_leaving($1, $2);
+
+-- name: take_out
+-- From here on it is in nobody's inbox.
+SELECT take_out($1, $2, $3, $4)::integer AS removed, false AS is_last;
+
+-- name: count_leaving_items
+-- What lies in inboxes of those, and of those that were taken out and are not empty yet.
+WITH over AS (
+    SELECT leaving.broadcast_id FROM find_leaving($1, $2) AS leaving
+    UNION ALL
+    SELECT broadcasts.broadcast_id
+    FROM broadcasts
+    WHERE broadcasts.left_at IS NOT NULL AND broadcasts.emptied_at IS NULL
+)
+SELECT coalesce(sum(part.items), 0)::bigint AS due
+FROM (
+    SELECT bit_count(blocks.members) AS items
+    FROM over
+    INNER JOIN blocks ON blocks.broadcast_id = over.broadcast_id
+    UNION ALL
+    SELECT count(*)
+    FROM over
+    INNER JOIN direct ON direct.broadcast_id = over.broadcast_id
+) AS part;
+
+-- name: empty_broadcasts
+-- The rows of what was taken out, and of what is critical only once its receipts say all that is known.
+SELECT emptied.removed, emptied.is_last FROM empty_broadcasts($1) AS emptied;
+
+-- name: count_old_marks
+-- "All read" that says nothing of anything that is there, nor would after what is over has gone.
+SELECT count(*) AS due
+FROM watermarks
+WHERE watermarks.position + 0 <= coalesce(
+    (
+        SELECT arrivals.position
+        FROM arrivals
+        INNER JOIN broadcasts ON broadcasts.broadcast_id = arrivals.broadcast_id
+        WHERE broadcasts.left_at IS NULL
+            AND NOT EXISTS (
+                SELECT FROM find_leaving($1, $2) AS leaving WHERE leaving.broadcast_id = arrivals.broadcast_id
+            )
+        ORDER BY arrivals.position
+        LIMIT 1
+    ),
+    9223372036854775807
+);
+
+-- name: remove_old_marks
+-- The same; what is being emptied has its arrivals until it is empty.
+WITH gone AS (
+    DELETE FROM watermarks
+    WHERE watermarks.ctid = ANY (ARRAY(
+        SELECT mark.ctid
+        FROM watermarks AS mark
+        WHERE mark.position + 0 <= (SELECT coalesce(min(arrivals.position), 9223372036854775807) FROM arrivals)
+        LIMIT $1::integer
+    ))
+    RETURNING watermarks.position
+)
+SELECT count(*) AS removed, count(*) < $1::integer AS is_last FROM gone;
+
+-- name: count_emptied_texts
+-- Texts of what has been empty for so long that no call which saw it before can still run.
+SELECT count(*) AS due
+FROM broadcasts
+WHERE broadcasts.emptied_at < now() - $1::interval AND broadcasts.priority <> 1;
+
+-- name: remove_emptied_texts
+-- With what such a call may have written meanwhile.
+WITH gone AS (
+    DELETE FROM broadcasts
+    WHERE broadcasts.ctid = ANY (ARRAY(
+        SELECT emptied.ctid
+        FROM broadcasts AS emptied
+        WHERE emptied.emptied_at < now() - $1::interval AND emptied.priority <> 1
+        ORDER BY emptied.emptied_at
+        LIMIT $2::integer
+    ))
+    RETURNING broadcasts.broadcast_id
+), strays AS (
+    DELETE FROM receipts
+    WHERE receipts.broadcast_id = ANY (ARRAY(SELECT gone.broadcast_id FROM gone))
+)
+SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;

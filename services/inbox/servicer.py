@@ -24,12 +24,14 @@ from services.inbox.messages import (
     time_message,
 )
 from services.inbox.receipts import Receipts
+from services.inbox.retention import Leaving
 from services.inbox.retractions import Retractions
 from services.inbox.streams import InboxStreams
 from services.inbox.teams import Teams
 from services.inbox.work_store import ReceiptOutcome, WorkStore
 from shared.audience import Audience, BrokenAudience
 from shared.auth import current_identity
+from shared.cleaning import Cleaner
 from shared.errors import FieldViolation, InvalidField, PermissionDenied
 from shared.rights import Right, any_person, roles, scopes
 
@@ -51,6 +53,8 @@ RIGHTS: Final[dict[str, Right]] = {
     "ListReaders": _INTERNAL,
     "RetractBroadcast": _INTERNAL,
     "ApplyTeamChange": _INTERNAL,
+    "ListShownBroadcasts": _INTERNAL,
+    "CleanUpInboxes": _INTERNAL,
 }
 """Each method's row of product.md's table of rights."""
 
@@ -67,6 +71,8 @@ class Rooms:
     connections: Connections
     teams: Teams
     retractions: Retractions
+    leaving: Leaving
+    cleaner: Cleaner
     store: WorkStore
 
 
@@ -174,6 +180,21 @@ class InboxServicer(InboxServiceServicer):
     ) -> inbox_pb2.ApplyTeamChangeResponse:
         team = Team(UUID(request.wedding_id), request.team_version, _audience(request.members))
         return inbox_pb2.ApplyTeamChangeResponse(team_version=await self._rooms.teams.change(team))
+
+    @override
+    async def ListShownBroadcasts(
+        self, request: inbox_pb2.ListShownBroadcastsRequest, context: object
+    ) -> inbox_pb2.ListShownBroadcastsResponse:
+        asked = [UUID(each) for each in request.broadcast_ids]
+        shown = await self._rooms.leaving.list_shown(asked, after_clean_up=request.after_clean_up)
+        return inbox_pb2.ListShownBroadcastsResponse(broadcast_ids=map(str, shown))
+
+    @override
+    async def CleanUpInboxes(
+        self, request: inbox_pb2.CleanUpInboxesRequest, context: object
+    ) -> inbox_pb2.CleanUpInboxesResponse:
+        cleaned = await self._rooms.cleaner.clean_up(dry_run=request.dry_run)
+        return inbox_pb2.CleanUpInboxesResponse(cleaned=[each.message() for each in cleaned])
 
     async def _me(self) -> int:
         """The recipient number of the person who calls."""

@@ -204,7 +204,14 @@ class WorkStore:
         """How many people did what, in the order of the ids; zeros for an unknown one."""
         rows = await self._database.fetch(QUERIES["count_engagement"], broadcast_ids)
         return [
-            Engagement(row["delivered"], row["read"], row["acknowledged"], row["dismissed"], row["clicked"])
+            Engagement(
+                row["delivered"],
+                row["read"],
+                row["acknowledged"],
+                row["dismissed"],
+                row["clicked"],
+                row["cleaned_at"],
+            )
             for row in rows
         ]
 
@@ -212,11 +219,6 @@ class WorkStore:
         """Those of some recipients who have read a broadcast."""
         rows = await self._database.fetch(QUERIES["find_readers"], broadcast_id, _blocks(among))
         return Audience.of(row["number"] for row in rows) & among
-
-    async def prune_log(self, older_than_s: float, limit: int) -> int:
-        """Delete the oldest entries of the log, of the first `limit` those that are older; how many there were."""
-        done = await self._database.execute(QUERIES["prune_log"], older_than_s, limit)
-        return int(done.split()[-1])
 
     async def find_log_identity(self) -> UUID:
         """What tells this schema's log from any other."""

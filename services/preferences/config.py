@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Self
 
+from services.preferences.retention import RetentionTerms
 from shared.auth import AuthSettings
 from shared.logging import read_format
 from shared.messaging import MessagingSettings
@@ -27,6 +28,7 @@ class Settings:
     messaging: MessagingSettings
     inbox: Address
     team_retry_s: float
+    retention: RetentionTerms
     log_format: str | None
 
     @classmethod
@@ -42,5 +44,6 @@ class Settings:
             messaging=MessagingSettings.read(env, PREFIX),
             inbox=env.address("INBOX_ADDR"),
             team_retry_s=env.seconds("PREFERENCES_TEAM_RETRY_S", 5.0, least=0.05, most=300),
+            retention=RetentionTerms.read(env),
             log_format=read_format(env),
         )

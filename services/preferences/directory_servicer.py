@@ -12,6 +12,7 @@ from services.preferences.directory_reads import DirectoryReads
 from services.preferences.directory_writes import DirectoryWrites
 from services.preferences.messages import broken_dates, recipient_message, to_person, to_uuids, to_wedding
 from shared.auth import current_identity, current_role
+from shared.cleaning import Cleaner
 from shared.rights import Right, any_person, roles, scopes
 
 READ_SCOPE: Final = "directory.read"
@@ -37,6 +38,7 @@ RIGHTS: Final[dict[str, Right]] = {
     "ListSegments": _SEGMENT_READERS,
     "ExportRecipient": any_person() | roles(ADMIN, COORDINATOR) | scopes("privacy"),
     "EraseRecipient": any_person() | roles(ADMIN, COORDINATOR) | scopes("privacy"),
+    "CleanUpDirectory": scopes("internal"),
 }
 """Each method's row of product.md's table of rights."""
 
@@ -44,9 +46,10 @@ RIGHTS: Final[dict[str, Right]] = {
 class DirectoryServicer(DirectoryServiceServicer):
     """The directory of people, weddings and teams; methods that are missing answer UNIMPLEMENTED."""
 
-    def __init__(self, reads: DirectoryReads, writes: DirectoryWrites) -> None:
+    def __init__(self, reads: DirectoryReads, writes: DirectoryWrites, cleaner: Cleaner) -> None:
         self._reads = reads
         self._writes = writes
+        self._cleaner = cleaner
 
     @override
     async def UpsertRecipients(
@@ -89,3 +92,10 @@ class DirectoryServicer(DirectoryServiceServicer):
             team_version=team.written.team_version,
             inbox_applied=team.inbox_applied,
         )
+
+    @override
+    async def CleanUpDirectory(
+        self, request: directory_pb2.CleanUpDirectoryRequest, context: object
+    ) -> directory_pb2.CleanUpDirectoryResponse:
+        cleaned = await self._cleaner.clean_up(dry_run=request.dry_run)
+        return directory_pb2.CleanUpDirectoryResponse(cleaned=[each.message() for each in cleaned])

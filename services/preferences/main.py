@@ -18,6 +18,7 @@ from services.preferences.directory_reads import DirectoryReads
 from services.preferences.directory_writes import DirectoryWrites
 from services.preferences.keeper import IndexKeeper
 from services.preferences.own_preferences import OwnPreferences
+from services.preferences.retention import own_cleaner
 from services.preferences.store import SCHEMA, DirectoryStore, IndexStore, PersonalStore
 from services.preferences.wall import InboxWall, WallFollower
 from shared import database, failpoints, logging, messaging
@@ -65,6 +66,7 @@ async def start(settings: Settings) -> RunningPreferences:
     wall = InboxWall(directory, InboxServiceStub(inbox))
     follower = WallFollower(directory, audiences, wall, settings.team_retry_s)
     writes = DirectoryWrites(directory, wall, relay.wake)
+    cleaner = own_cleaner(worked, settings.worker_database_url, settings.retention, SystemClock())
 
     health = HealthMonitor(
         [
@@ -83,7 +85,7 @@ async def start(settings: Settings) -> RunningPreferences:
     )
     server.add(
         add_DirectoryServiceServicer_to_server,
-        directory_servicer.DirectoryServicer(DirectoryReads(personal, keeper), writes),
+        directory_servicer.DirectoryServicer(DirectoryReads(personal, keeper), writes, cleaner),
         directory_servicer.RIGHTS,
     )
     server.add(
@@ -97,11 +99,15 @@ async def start(settings: Settings) -> RunningPreferences:
         asyncio.create_task(keeper.run(), name="index_keeper"),
         asyncio.create_task(relay.run(), name="outbox_relay"),
         asyncio.create_task(follower.run(), name="wall_follower"),
+        asyncio.create_task(cleaner.run(), name="cleaner"),
     )
     steps = (
         server.leave(),
         server.finish_calls(),
-        DrainStep("finish_loops", lambda: _finish((keeper.stop, relay.stop, follower.stop), background)),
+        DrainStep(
+            "finish_loops",
+            lambda: _finish((keeper.stop, relay.stop, follower.stop, cleaner.stop), background),
+        ),
         DrainStep("drain_nats", nats.drain),
         DrainStep("close_channels", inbox.close),
         DrainStep("close_pools", lambda: asyncio.gather(called.close(), worked.close())),

@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from services.sender.domain import Priority
 from services.sender.limits import Limits
+from services.sender.retention import RetentionTerms
 from shared.auth import AuthSettings
 from shared.logging import read_format
 from shared.messaging import MessagingSettings
@@ -39,6 +40,7 @@ class Settings:
     relay_lease_ceiling_s: float
     backlog: Mapping[Priority, int]
     limits: Limits
+    retention: RetentionTerms
     log_format: str | None
 
     @classmethod
@@ -65,6 +67,7 @@ class Settings:
                 for priority, usual in _BACKLOG.items()
             },
             limits=_read_limits(env),
+            retention=RetentionTerms.read(env),
             log_format=read_format(env),
         )
 

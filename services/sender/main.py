@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
+from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
@@ -19,11 +20,11 @@ from services.sender.consumer import StateConsumer, bury, encode_due
 from services.sender.directory import AUDIENCE_SERVICE, Directory
 from services.sender.listing import Listing
 from services.sender.orders import Orders
-from services.sender.past_counts import PastCounts
 from services.sender.progress import DISPATCHER_SERVICE, INBOX_SERVICE, Changes, Progress
 from services.sender.quotas import Quotas
 from services.sender.refusals import REDIS_TIMEOUT_S, Refusals
 from services.sender.replays import Replays
+from services.sender.retention import CleaningUp, own_cleaner
 from services.sender.sending import Sending
 from services.sender.store import SCHEMA, CallStore, DispatchStore
 from shared import database, failpoints, logging, messaging
@@ -104,7 +105,11 @@ async def start(settings: Settings) -> RunningSender:
         Cancelling(store, replays, directory, progress, stopping),
         CancelFinisher(work, stopping),
     )
-    orders, states = Orders(work, directory, changes, clock), StateConsumer(work, changes, clock)
+    orders, states, cleaner = (
+        Orders(work, directory, changes, clock),
+        StateConsumer(work, changes, clock),
+        own_cleaner(worked, settings.worker_database_url, inboxes, settings.retention, clock),
+    )
     reports = PullWorker(nats, SENDER_STATE, states.handle, bury=bury, concurrency=4, batch=64, ack_sync=True)
 
     health = HealthMonitor(
@@ -123,14 +128,22 @@ async def start(settings: Settings) -> RunningSender:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_SenderServiceServicer_to_server,
-        servicer.SenderServicer(sending, quotas, cancelling, progress, orders, Listing(store, directory)),
+        servicer.SenderServicer(
+            sending,
+            quotas,
+            cancelling,
+            progress,
+            orders,
+            Listing(store, directory),
+            CleaningUp(cleaner, inboxes, dispatches, DirectoryServiceStub(preferences)),
+        ),
         servicer.RIGHTS,
         servicer.replays(sending, cancelling),
         servicer.rules(sending, quotas),
     )
     failpoints.check_declared()
 
-    loops = (relay, finisher, refusals, PastCounts(work))
+    loops = (relay, finisher, refusals, cleaner)
     background = tuple(
         asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in (reports, *loops)
     )

@@ -11,7 +11,7 @@ from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
 from services.sender.directory import Directory
-from services.sender.domain import Broadcast
+from services.sender.domain import Broadcast, State
 from services.sender.messages import STATES, broadcast_message, time_message
 from services.sender.rights import Caller, require_reader
 from services.sender.store import CallStore
@@ -120,7 +120,7 @@ class Progress:
         """A broadcast and what has become of it."""
         broadcast = await self.find(broadcast_id)
         return sender_pb2.GetBroadcastResponse(
-            broadcast=broadcast_message(broadcast), stats=await self._stats(broadcast_id)
+            broadcast=broadcast_message(broadcast), stats=await self._stats(broadcast)
         )
 
     async def watch(self, broadcast_id: str) -> AsyncIterator[sender_pb2.WatchBroadcastResponse]:
@@ -144,12 +144,14 @@ class Progress:
 
     async def dispatch(self, broadcast_id: str) -> dispatcher_pb2.Dispatch:
         """What the dispatcher knows of a broadcast; nothing before it has planned it."""
+        return await self._find_dispatch(broadcast_id) or dispatcher_pb2.Dispatch(broadcast_id=broadcast_id)
+
+    async def _find_dispatch(self, broadcast_id: str) -> dispatcher_pb2.Dispatch | None:
         request = dispatcher_pb2.GetDispatchRequest(broadcast_id=broadcast_id)
         try:
-            answer = await self._dispatcher.GetDispatch(request)
+            return (await self._dispatcher.GetDispatch(request)).dispatch
         except NotFound:
-            return dispatcher_pb2.Dispatch(broadcast_id=broadcast_id)
-        return answer.dispatch
+            return None
 
     async def _visible(self, caller: Caller, broadcast_id: str) -> Broadcast:
         broadcast = await self._store.find_visible(caller, broadcast_id)
@@ -162,14 +164,16 @@ class Progress:
         caller = await self._directory.caller_now(await self._store.find_wall(broadcast_id))
         require_reader(caller)
         broadcast = await self._visible(caller, broadcast_id)
-        return _Sight(broadcast, await self._stats(broadcast_id), self._clock.monotonic())
+        return _Sight(broadcast, await self._stats(broadcast), self._clock.monotonic())
 
-    async def _stats(self, broadcast_id: str) -> sender_pb2.BroadcastStats:
+    async def _stats(self, broadcast: Broadcast) -> sender_pb2.BroadcastStats:
         # Inboxes first: nobody is in one who is not in the dispatch that is asked for after it.
-        request = inbox_pb2.GetEngagementRequest(broadcast_ids=[broadcast_id])
+        request = inbox_pb2.GetEngagementRequest(broadcast_ids=[broadcast.broadcast_id])
         engagement = (await self._inbox.GetEngagement(request)).engagements[0]
-        dispatch = await self.dispatch(broadcast_id)
-        return stats_message(dispatch, engagement)
+        dispatch = await self._find_dispatch(broadcast.broadcast_id)
+        # One that was sent had a dispatch: where there is none any more, retention has removed it.
+        is_cleaned = dispatch is None and broadcast.state is State.SENT
+        return stats_message(dispatch or dispatcher_pb2.Dispatch(), engagement, is_cleaned=is_cleaned)
 
     def _progress(self, sight: _Sight, before: _Sight | None) -> sender_pb2.WatchBroadcastResponse:
         engagement = sight.stats.engagement
@@ -183,12 +187,17 @@ class Progress:
 
 
 def stats_message(
-    dispatch: dispatcher_pb2.Dispatch, engagement: common_pb2.Engagement
+    dispatch: dispatcher_pb2.Dispatch, engagement: common_pb2.Engagement, *, is_cleaned: bool = False
 ) -> sender_pb2.BroadcastStats:
-    """Ledger, people by receipt, and the rates, which are absent where they would divide by 0."""
-    stats = sender_pb2.BroadcastStats(
-        targeted=dispatch.targeted, ledger=dispatch.ledger, engagement=engagement
-    )
+    """Ledger, people by receipt, and the rates, which are absent where they would divide by 0.
+
+    What retention has removed is left out instead of told as nothing: `is_cleaned` says so of the ledger.
+    """
+    stats = sender_pb2.BroadcastStats(targeted=dispatch.targeted, ledger=dispatch.ledger, cleaned=is_cleaned)
+    if engagement.HasField("cleaned_time"):
+        stats.cleaned = True
+        return stats
+    stats.engagement.CopyFrom(engagement)
     if dispatch.targeted:
         stats.delivery_rate = engagement.delivered / dispatch.targeted
     if engagement.delivered:

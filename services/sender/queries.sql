@@ -20,16 +20,6 @@ SELECT counted_at, hour_used, day_used, reset_time, request_ids FROM read_quota(
 SELECT count_identity.identity
 FROM count_identity;
 
--- name: forget_past_counts
--- The oldest of what counts no more, in small parts. An hour is left to whoever took the time before and counts now.
-DELETE FROM counted_sends
-WHERE counted_sends.at <= (
-    SELECT max(oldest.at)
-    FROM (
-        SELECT past.at FROM counted_sends AS past WHERE past.at < now() - interval '25 hours' ORDER BY past.at LIMIT $1
-    ) AS oldest
-);
-
 -- name: find_request
 -- A repeated call is answered as it was the first time.
 SELECT known_body_hash, known_response, hour_limit, hour_used, day_limit, day_used, reset_time FROM find_request($1, $2, $3);
@@ -119,3 +109,65 @@ WHERE cancel_requested_at < clock_timestamp() - make_interval(secs => $1::float8
     )
 ORDER BY cancel_requested_at
 LIMIT $2;
+
+-- name: find_over
+-- A page of what nobody can be shown by us any more, from the one that ended first on. What has not expired may still be in
+-- somebody's inbox.
+SELECT broadcast_id, ended_at, (expires_at <= now()) IS NOT TRUE AS may_be_shown
+FROM broadcasts
+WHERE ended_at < now() - least($1::interval, $2::interval)
+    AND priority <> 1
+    AND (ended_at, broadcast_id) > ($3::timestamptz, $4::uuid)
+    AND is_over(broadcasts, $1, $2)
+ORDER BY ended_at, broadcast_id
+LIMIT $5;
+
+-- name: remove_over
+-- With their walls. Whether they are over is looked at again: a cancel may have come in between.
+WITH gone AS (
+    DELETE FROM broadcasts
+    WHERE broadcast_id = ANY ($3::uuid[]) AND is_over(broadcasts, $1, $2)
+    RETURNING broadcast_id
+)
+SELECT count(*) AS removed, false AS is_last FROM gone;
+
+-- name: count_old_requests
+-- Nobody repeats a call after so long.
+SELECT count(*) AS due FROM requests WHERE at < now() - $1::interval;
+
+-- name: remove_old_requests
+-- The same, the oldest first.
+WITH gone AS (
+    DELETE FROM requests
+    WHERE ctid = ANY (ARRAY(
+        SELECT old.ctid
+        FROM requests AS old
+        WHERE old.at < now() - $1::interval
+        ORDER BY old.at
+        LIMIT $2::integer
+    ))
+    RETURNING at
+)
+SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;
+
+-- name: count_past_sends
+-- What counts for no limit any more.
+SELECT count(*) AS due FROM counted_sends WHERE at < now() - $1::interval;
+
+-- name: remove_past_sends
+-- The same, the oldest first, and whatever was sent at the same moment as the last of them.
+WITH gone AS (
+    DELETE FROM counted_sends
+    WHERE counted_sends.at <= (
+        SELECT max(oldest.at)
+        FROM (
+            SELECT past.at
+            FROM counted_sends AS past
+            WHERE past.at < now() - $1::interval
+            ORDER BY past.at
+            LIMIT $2::integer
+        ) AS oldest
+    )
+    RETURNING counted_sends.at
+)
+SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;

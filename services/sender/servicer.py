@@ -12,6 +12,7 @@ from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
 from services.sender.quotas import Quotas
+from services.sender.retention import CleaningUp
 from services.sender.rights import ADMIN, COORDINATOR, READ_SCOPE, SEND_SCOPE
 from services.sender.sending import SEND, Sending
 from shared.methods import Replay
@@ -66,6 +67,7 @@ class SenderServicer(SenderServiceServicer):
         progress: Progress,
         orders: Orders,
         listing: Listing,
+        cleaning_up: CleaningUp,
     ) -> None:
         self._sending = sending
         self._quotas = quotas
@@ -73,6 +75,7 @@ class SenderServicer(SenderServiceServicer):
         self._progress = progress
         self._orders = orders
         self._listing = listing
+        self._cleaning_up = cleaning_up
 
     @override
     async def SendBroadcast(
@@ -116,6 +119,12 @@ class SenderServicer(SenderServiceServicer):
     ) -> AsyncIterator[sender_pb2.WatchBroadcastResponse]:
         async for progress in self._progress.watch(request.broadcast_id.lower()):
             yield progress
+
+    @override
+    async def CleanUp(
+        self, request: sender_pb2.CleanUpRequest, context: object
+    ) -> sender_pb2.CleanUpResponse:
+        return await self._cleaning_up.clean_up(dry_run=request.dry_run)
 
     @override
     async def GetDispatchOrder(

@@ -257,11 +257,6 @@ class DispatchStore:
         rows = await self._database.fetch(_QUERIES["count_waiting"])
         return {Priority(row["rank"] + 1): row["waiting"] for row in rows}
 
-    async def forget_past_counts(self, limit: int) -> int:
-        """Delete about the oldest `limit` of the counted sends that count no more; how many there were."""
-        done = await self._database.execute(_QUERIES["forget_past_counts"], limit)
-        return int(done.split()[-1])
-
     async def unfinished_cancels(self, older_than_s: float, limit: int) -> list[str]:
         """Broadcasts whose cancel was asked for that long ago and is not finished."""
         rows = await self._database.fetch(_QUERIES["list_unfinished_cancels"], older_than_s, limit)

@@ -108,6 +108,24 @@ async def test_a_script_learns_what_it_may_still_send(command: Command) -> None:
     assert told_now.startswith("Left to send: 0 of 5 in this hour, 15 of 20 in 24 hours; the next is free at")
 
 
+async def test_an_operator_cleans_up(command: Command) -> None:
+    """Every service by name, the dry run first; whoever is no operator is refused."""
+    counts = []
+    for dry_run in (["--dry-run"], []):
+        code, output, errors = await command.service(
+            "dispatch.operate", "--json", "admin", "cleanup", *dry_run
+        )
+        assert (code, errors) == (0, "")
+        services = {each["service"]: each.get("cleaned", []) for each in json.loads(output)["services"]}
+        assert services.keys() == {"sender", "inbox", "dispatcher", "preferences"}
+        counts.append({f"{name} {each['what']}" for name, cleaned in services.items() for each in cleaned})
+    assert counts[0] == counts[1] >= {"sender broadcasts", "inbox items", "dispatcher dispatches"}
+    code, output, _ = await command("admin", "cleanup", "--dry-run")
+    assert (code, "would be removed" in output, "90 days" in output) == (0, True, True)
+    code, _, errors = await command("admin", "cleanup", who="photographer")
+    assert (code, "PERMISSION_DENIED" in errors) == (4, True)
+
+
 async def test_nobody_there_is_unavailable(suite: BackgroundStack) -> None:
     """A service that does not answer is an exit code of its own."""
     code, _, errors = await Command(suite, SENDER_ADDR="127.0.0.1:1")("show", str(uuid4()))

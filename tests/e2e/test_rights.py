@@ -45,6 +45,8 @@ TABLE: dict[str, frozenset[str]] = {
     **dict.fromkeys(("ListAddressSuppressions", "LiftAddressSuppression"), OPERATORS),
     **dict.fromkeys(("GetDispatchOrder", "StopDispatch", "RetractBroadcast", "ApplyTeamChange"), INTERNAL),
     **dict.fromkeys(("GetEngagement", "ListReaders", "ResolveAudience", "ReevaluateAudience"), INTERNAL),
+    **dict.fromkeys(("CleanUpInboxes", "CleanUpDispatches", "CleanUpDirectory"), INTERNAL),
+    "ListShownBroadcasts": INTERNAL,
     **dict.fromkeys(("CountAudience", "CheckWeddingAccess", "LookupRecipients"), INTERNAL),
     **dict.fromkeys(("ListInboxItems", "GetInboxItem", "GetUnreadCount", "RecordReceipts"), PEOPLE),
     **dict.fromkeys(("MarkAllRead", "SnoozeItem", "PinItem", "WatchInbox"), PEOPLE),

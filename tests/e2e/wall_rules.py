@@ -197,7 +197,7 @@ RULES: Final[dict[str, Rule]] = {
         Rule(reading, not_known_yet, _of_nothing, probes=_what_is_not_theirs),
     ),
     **dict.fromkeys(("ListAuditEvents", "VerifyAuditLog"), Rule(everything, not_known_yet)),
-    "CleanUp": Rule(nothing, not_known_yet, _of_nothing, probes=_what_is_not_theirs),
+    "CleanUp": Rule(nothing, answered, _of_nothing),
     "GetDispatchOrder": Rule(everything, looked_up, _purpose, _texts_asked_for),
     "ListInboxItems": Rule(inbox, of_the_known, _search, _texts_of_the_inbox),
     "GetInboxItem": Rule(inbox, own_item, _of_broadcast, _texts_asked_for),
@@ -208,6 +208,10 @@ RULES: Final[dict[str, Rule]] = {
     "WatchInbox": Rule(inbox, of_the_known, shows=_texts_of_the_inbox),
     "ConnectInboxes": Rule(inbox, answered, _connection, _texts_of_the_inbox),
     "GetEngagement": Rule(everything, answered, _of_broadcast),
+    "ListShownBroadcasts": Rule(everything, answered, _of_broadcast),
+    **dict.fromkeys(
+        ("CleanUpInboxes", "CleanUpDispatches", "CleanUpDirectory"), Rule(nothing, answered, _of_nothing)
+    ),
     "ListReaders": Rule(everything, answered, _of_broadcast),
     "RetractBroadcast": Rule(everything, answered, _of_nothing, probes=_what_is_not_theirs),
     "StopDispatch": Rule(everything, answered, _of_nothing, probes=_what_is_not_theirs),
@@ -245,7 +249,6 @@ RULES: Final[dict[str, Rule]] = {
 UNSERVED: Final = frozenset(
     {
         "ApproveBroadcast",
-        "CleanUp",
         "CreateSegment",
         "DeletePushSubscription",
         "DeleteSegment",

@@ -6,6 +6,7 @@ from typing import Final
 from tests.integration.shared.leaks import Deed, Leak, own_rows, workers_rows
 
 _NAMED, _OTHER = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
+_FORGOTTEN = "00000000-0000-4000-8000-00000000000c"
 _AS_NAMED = {"app.broadcast": _NAMED}
 
 _CHUNK = """
@@ -14,7 +15,7 @@ _CHUNK = """
     )
     VALUES ('{}', {}, 3, 'item', '{}', 'x', 1, 1, now(), now(), {})
 """
-# Two broadcasts; of each a chunk that waits and one that has been merged.
+# Two broadcasts; of each a chunk that waits and one that has been merged. And one that is being removed.
 ROWS: Final = "; ".join(
     (
         f"""
@@ -27,6 +28,17 @@ ROWS: Final = "; ".join(
         """,  # noqa: S608
         *(_CHUNK.format(each, 0, "pending", 0) for each in (_NAMED, _OTHER)),
         *(_CHUNK.format(each, 1, "done", 1) for each in (_NAMED, _OTHER)),
+        f"""
+        INSERT INTO dispatches (
+            broadcast_id, priority, state, type, category, essential, wall, directory_version, decide_time, targeted,
+            begin_time, plan_time, close_time, forgotten_at
+        )
+        SELECT
+            '{_FORGOTTEN}', 3, 'closed', 'feature.released', 'system', false, '{{}}', 1, long_ago, 1, long_ago,
+            long_ago, long_ago, now()
+        FROM (SELECT now() - interval '91 days' AS long_ago) AS times
+        """,  # noqa: S608
+        _CHUNK.format(_FORGOTTEN, 0, "done", 1),
     )
 )
 
@@ -61,7 +73,13 @@ LEAKS: Final[Sequence[Leak]] = (
     Leak(
         "chunks",
         "remove_what_was_never_sent",
-        lets=_works("DELETE FROM chunks"),
-        keeps=_works("DELETE FROM chunks WHERE state = 'done'"),
+        lets=_works("DELETE FROM chunks WHERE state = 'pending'"),
+        keeps=_works(f"DELETE FROM chunks WHERE state = 'done' AND broadcast_id <> '{_FORGOTTEN}'"),  # noqa: S608
+    ),
+    Leak(
+        "chunks",
+        "remove_what_is_forgotten",
+        lets=_works("DELETE FROM chunks WHERE state = 'done'"),
+        keeps=_works(f"DELETE FROM chunks WHERE state = 'done' AND broadcast_id = '{_OTHER}'"),  # noqa: S608
     ),
 )

@@ -148,14 +148,33 @@ async def test_a_chunk_cannot_dissolve_without_the_policy_for_it(
     assert await worker.execute("DELETE FROM chunks") == "DELETE 1"
 
 
+async def test_only_chunks_of_what_is_forgotten_are_removed_and_by_one_policy(
+    worker: Database, admin: asyncpg.Connection, empty: None
+) -> None:
+    """Not before its dispatch is, nor within a week of its end, whatever the settings say; without the policy never."""
+    long_ago = datetime(2026, 1, 1, tzinfo=UTC)
+    times = {"begin_time": long_ago, "plan_time": long_ago, "close_time": long_ago}
+    await insert(admin, "dispatches", {**DISPATCH, **times, "state": "closed"})
+    await insert(admin, "chunks", {**CHUNK, "state": "done", "epoch": 1})
+    remove, forget = "DELETE FROM chunks", "UPDATE dispatches SET forgotten_at = now()"
+    assert await worker.execute(remove) == "DELETE 0"
+    await admin.execute(f"{forget}, close_time = now() - interval '6 days'")
+    assert await worker.execute(remove) == "DELETE 0"
+    await admin.execute(f"{forget}, close_time = now() - interval '8 days'")
+    async with without(admin, "remove_what_is_forgotten"):
+        assert await worker.execute(remove) == "DELETE 0"
+    assert await worker.execute(remove) == "DELETE 1"
+
+
 async def test_neither_login_reaches_beyond_its_work(caller: Database, worker: Database) -> None:
-    """Calls read no outbox, and the worker writes no tombstone and truncates nothing."""
+    """Calls read no outbox and remove nothing, and the worker writes no tombstone and truncates nothing."""
     for database, statement in (
         (caller, "SELECT count(*) FROM outbox"),
         (caller, "UPDATE chunks SET members = ''"),
         (caller, "DELETE FROM tombstones"),
-        (worker, "DELETE FROM tombstones"),
-        (worker, "DELETE FROM dispatches"),
+        (caller, "DELETE FROM dispatches"),
+        (caller, "UPDATE dispatches SET forgotten_at = now()"),
+        (worker, "INSERT INTO tombstones SELECT broadcast_id, now(), false, 0, 0, 0 FROM dispatches"),
         (worker, "TRUNCATE chunks"),
         (worker, "UPDATE dispatches SET targeted = 0"),
     ):

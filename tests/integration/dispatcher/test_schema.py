@@ -82,6 +82,8 @@ async def insert(connection: asyncpg.Connection, table: str, row: dict[str, obje
         ("times_are_in_order", {"state": "closed", "close_time": datetime(2026, 11, 22, 11, tzinfo=UTC)}),
         ("close_has_its_time", {"close_time": NOW}),
         ("close_has_its_time", {"state": "closed"}),
+        ("only_closed_ones_are_forgotten", {"forgotten_at": NOW}),
+        ("only_closed_ones_are_forgotten", {"state": "closed", "close_time": LATER, "forgotten_at": NOW}),
         ("expired_means_nobody", {"state": "expired", "close_time": NOW}),
         ("expired_means_nobody", {"state": "expired", "close_time": NOW, "targeted": 0, "next_chunk": 1}),
     ],

@@ -1,7 +1,7 @@
 """How the hot queries find their rows: pinned with statistics and without, because a wrong plan is an outage."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,7 +17,7 @@ from tests.integration.shared.query_plans import Plan, forget_statistics, nodes,
 
 _BROADCASTS = 300
 # Nobody who has been told nothing plans a hash join over what may be large.
-_GROWING = {
+GROWING = {
     "blocks",
     "direct",
     "broadcasts",
@@ -64,14 +64,16 @@ async def analyzed(stores: Stores, request: pytest.FixtureRequest) -> AsyncItera
     await stores.admin.execute("ANALYZE")
 
 
-async def plans(stores: Stores, role: str, query: str, *arguments: object) -> list[Plan]:
+async def plans(
+    stores: Stores, role: str, query: str, *arguments: object, settings: Mapping[str, object] | None = None
+) -> list[Plan]:
     """The plans of a query and all that it calls, once they are the generic ones."""
-    return await query_plans.plans(stores.admin_url, "inbox", role, query, *arguments)
+    return await query_plans.plans(stores.admin_url, "inbox", role, query, *arguments, settings=settings)
 
 
 def assert_only_by_index(found: list[Plan]) -> None:
     """Nothing reads a table that grows from end to end, not even by an index."""
-    query_plans.assert_only_by_index(found, *_GROWING)
+    query_plans.assert_only_by_index(found, *GROWING)
 
 
 async def test_a_page_is_read_from_the_newest_on_and_no_further(

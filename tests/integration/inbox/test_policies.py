@@ -130,23 +130,49 @@ async def test_each_personal_policy_keeps_somebody_elses_from_me(
 
 
 async def test_workers_cannot_change_what_has_happened(stores: Stores) -> None:
-    """Arrivals, membership, watermarks and the log are written once."""
+    """Arrivals, membership, watermarks and the log are written once; tombstones and teams stay for good."""
     connection = await asyncpg.connect(stores.worker_url)
     for statement in (
         "UPDATE arrivals SET recipients = 0",
-        "DELETE FROM arrivals",
-        "DELETE FROM blocks",
+        "DELETE FROM retractions",
+        "DELETE FROM changes",
+        "DELETE FROM recipients",
+        "UPDATE blocks SET arrived_at = now()",
         "UPDATE direct SET silent = true",
         "UPDATE watermarks SET at = now()",
         "UPDATE log SET body = ''",
         "UPDATE broadcasts SET message = ''",
         "UPDATE recipients SET number = 0",
-        "DELETE FROM receipts",
         "TRUNCATE blocks",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
     await connection.close()
+
+
+async def test_receipts_and_text_of_a_critical_broadcast_are_never_removed(stores: Stores) -> None:
+    """Not even when it has left and is emptied, whatever statement asks."""
+    number = stores.new_number()
+    content = a_content(uuid4(), priority=1)
+    await stores.arrive(content, [number])
+    await stores.work.record_receipts(
+        [ReceiptCall(number, (content.broadcast_id,), ReceiptAction.ACKNOWLEDGED, None)]
+    )
+    transaction = stores.admin.transaction()
+    await transaction.start()
+    await stores.admin.execute(
+        "UPDATE broadcasts SET hidden = true, left_at = now(), emptied_at = now(), delivered = 1"
+        " WHERE broadcast_id = $1",
+        content.broadcast_id,
+    )
+    await stores.admin.execute("SET LOCAL ROLE inbox_worker")
+    done = [
+        await stores.admin.execute(f"DELETE FROM {table} WHERE broadcast_id = $1", content.broadcast_id)  # noqa: S608
+        for table in ("direct", "receipts", "arrivals", "broadcasts")
+    ]
+    await stores.admin.execute("RESET ROLE")
+    await transaction.rollback()
+    assert done == ["DELETE 1", "DELETE 0", "DELETE 1", "DELETE 0"]
 
 
 @asynccontextmanager

@@ -8,9 +8,6 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from services.inbox.retention import Retention
-from shared.ordered_log import OrderedLog
-from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
 
 NIL = UUID(int=0)
@@ -24,6 +21,13 @@ BROADCAST: dict[str, Any] = {
     "message": "m",
     "wall": [NIL],
     "words": "",
+}
+LEFT: dict[str, Any] = {
+    **BROADCAST,
+    "broadcast_id": uuid4(),
+    "kept_at": "now",
+    "hidden": True,
+    "left_at": "now",
 }
 ARRIVAL: dict[str, Any] = {
     "broadcast_id": BROADCAST["broadcast_id"],
@@ -74,6 +78,12 @@ def _json(values: dict[str, Any]) -> str:
         ("broadcasts", BROADCAST, {"broadcast_id": uuid4(), "action_label": "without url"}),
         ("broadcasts", BROADCAST, {"broadcast_id": uuid4(), "couple_name": "of no wedding"}),
         ("broadcasts", BROADCAST, {"broadcast_id": uuid4(), "wedding_id": WEDDING}),
+        ("broadcasts", LEFT, {"hidden": False}),
+        ("broadcasts", LEFT, {"left_at": None, "emptied_at": "now"}),
+        ("broadcasts", LEFT, {"emptied_at": "yesterday"}),
+        ("broadcasts", LEFT, {"delivered": 1}),
+        ("broadcasts", LEFT, {"emptied_at": "now", "delivered": 1}),
+        ("broadcasts", LEFT, {"emptied_at": "now", "priority": 1}),
         ("arrivals", ARRIVAL, {"broadcast_id": uuid4()}),
         ("arrivals", ARRIVAL, {"chunk": -1}),
         ("arrivals", ARRIVAL, {"kind": "letter"}),
@@ -99,7 +109,10 @@ async def test_rows_that_cannot_be_are_refused(
         await insert(tables, table, row, **changes)
 
 
-@pytest.mark.parametrize(("table", "row"), [("arrivals", ARRIVAL), ("receipts", RECEIPT)])
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [("arrivals", ARRIVAL), ("receipts", RECEIPT), ("broadcasts", LEFT | {"emptied_at": "now"})],
+)
 async def test_good_rows_are_taken(tables: asyncpg.Connection, table: str, row: dict[str, Any]) -> None:
     """So that the rules above are what refuses the others; each is there once."""
     await insert(tables, table, row)
@@ -126,16 +139,3 @@ async def test_two_numbers_never_belong_to_one_person_nor_one_to_two(tables: asy
         with pytest.raises(asyncpg.UniqueViolationError):
             await insert(tables, "recipients", row)
         await savepoint.rollback()
-
-
-async def test_the_log_forgets_what_is_too_old_and_nothing_else(stores: Stores) -> None:
-    """The oldest entries go, and what is left has no holes."""
-    for _ in range(5):
-        await stores.arrive(a_content(uuid4()), [stores.new_number()])
-    head = await stores.admin.fetchval("SELECT position FROM log_head")
-    await stores.admin.execute("UPDATE log SET at = now() - interval '2 days' WHERE position <= $1", head - 3)
-    kept = await stores.admin.fetchval("SELECT count(*) FROM log WHERE position <= $1", head - 3)
-    assert await Retention(stores.work, 86_400).prune() == kept
-    entries = await OrderedLog(stores.worked, "inbox").read(head - 3)
-    assert [entry.position for entry in entries] == [head - 2, head - 1, head]
-    assert await Retention(stores.work, 86_400).prune() == 0

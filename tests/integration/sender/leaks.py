@@ -27,7 +27,8 @@ _COUNT = """
     INSERT INTO counted_sends (caller, type, priority, wedding_id, at, ordinal)
     VALUES ('{}', 'form.locked', 3, '{}', now() - interval '{}', 1)
 """
-# Mine, one about a wedding, and one that is none of my business.
+_OVER = "00000000-0000-4000-8000-000000000004"
+# Mine, one about a wedding, one that is none of my business, one that ended a month ago; a new answer and an old one.
 ROWS: Final = "; ".join(
     (
         _BROADCAST.format("00000000-0000-4000-8000-000000000001", _ME),
@@ -38,11 +39,17 @@ ROWS: Final = "; ".join(
         _REQUEST.format(_SOMEBODY, "00000000-0000-4000-8000-000000000002"),
         _COUNT.format(_ME, _WEDDING, "1 hour"),
         _COUNT.format(_SOMEBODY, _WEDDING, "25 hours"),
+        _BROADCAST.format(_OVER, _SOMEBODY),
+        f"UPDATE broadcasts SET state = 'rejected' WHERE broadcast_id = '{_OVER}'",  # noqa: S608
+        f"UPDATE broadcasts SET ended_at = now() - interval '31 days' WHERE broadcast_id = '{_OVER}'",  # noqa: S608
+        _REQUEST.format(_SOMEBODY, _OVER),
+        f"UPDATE requests SET at = now() - interval '25 hours' WHERE request_id = '{_OVER}'",  # noqa: S608
     )
 )
 
 _AS_ME = {"sender.caller": _ME}
 _NOBODYS_BUSINESS = "SELECT FROM broadcasts WHERE broadcast_id = '00000000-0000-4000-8000-000000000003'"
+_YOUNG = "at > now() - interval '1 day'"
 # Names no column, so that only what a policy lets be changed decides, and not also what others let be seen.
 _STOP = "UPDATE broadcasts SET cancel_requested_at = now()"
 
@@ -110,5 +117,23 @@ LEAKS: Final[Sequence[Leak]] = (
         "forget_past_counts",
         lets=Deed("sender_worker", "DELETE FROM counted_sends"),
         keeps=Deed("sender_api", "DELETE FROM counted_sends"),
+    ),
+    Leak(
+        "broadcasts",
+        "remove_what_is_over",
+        lets=Deed("sender_worker", "DELETE FROM broadcasts"),
+        keeps=Deed("sender_worker", f"DELETE FROM broadcasts WHERE broadcast_id <> '{_OVER}'"),  # noqa: S608
+    ),
+    Leak(
+        "requests",
+        "find_what_is_old",
+        lets=Deed("sender_worker", "SELECT FROM requests"),
+        keeps=Deed("sender_worker", f"SELECT FROM requests WHERE {_YOUNG}"),
+    ),
+    Leak(
+        "requests",
+        "remove_what_is_old",
+        lets=Deed("sender_worker", "DELETE FROM requests"),
+        keeps=Deed("sender_worker", f"DELETE FROM requests WHERE {_YOUNG}"),  # noqa: S608
     ),
 )

@@ -9,10 +9,14 @@ import grpc
 from google.type.date_pb2 import Date
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from wedsync.broadcast.v1 import audience_pb2, common_pb2, dispatcher_pb2, inbox_pb2
+from wedsync.broadcast.v1 import audience_pb2, common_pb2, directory_pb2, dispatcher_pb2, inbox_pb2
 from wedsync.broadcast.v1.audience_pb2_grpc import (
     AudienceServiceServicer,
     add_AudienceServiceServicer_to_server,
+)
+from wedsync.broadcast.v1.directory_pb2_grpc import (
+    DirectoryServiceServicer,
+    add_DirectoryServiceServicer_to_server,
 )
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import (
     DispatcherServiceServicer,
@@ -121,6 +125,22 @@ class Preferences(AudienceServiceServicer):
             await refuse(context, DependencyUnavailable())
 
 
+class Directory(DirectoryServiceServicer):
+    """Cleans up when it is told to, and notes whether it was only to count."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+        self.cleaned: list[bool] = []
+
+    async def CleanUpDirectory(
+        self, request: directory_pb2.CleanUpDirectoryRequest, context: grpc.aio.ServicerContext
+    ) -> directory_pb2.CleanUpDirectoryResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        self.cleaned.append(request.dry_run)
+        return directory_pb2.CleanUpDirectoryResponse(cleaned=[{"what": "log", "count": 7}])
+
+
 class Dispatcher(DispatcherServiceServicer):
     """Keeps the ledgers that a test gives it, and tombstones."""
 
@@ -128,6 +148,7 @@ class Dispatcher(DispatcherServiceServicer):
         self.is_down = False
         self.dispatches: dict[str, dispatcher_pb2.Dispatch] = {}
         self.stopped: list[str] = []
+        self.cleaned: list[bool] = []
 
     async def GetDispatch(
         self, request: dispatcher_pb2.GetDispatchRequest, context: grpc.aio.ServicerContext
@@ -149,6 +170,14 @@ class Dispatcher(DispatcherServiceServicer):
             planned=dispatch is not None, targeted=dispatch.targeted if dispatch else 0
         )
 
+    async def CleanUpDispatches(
+        self, request: dispatcher_pb2.CleanUpDispatchesRequest, context: grpc.aio.ServicerContext
+    ) -> dispatcher_pb2.CleanUpDispatchesResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        self.cleaned.append(request.dry_run)
+        return dispatcher_pb2.CleanUpDispatchesResponse(cleaned=[{"what": "dispatches", "count": 3}])
+
 
 class Inbox(InboxServiceServicer):
     """Keeps the counts that a test gives it, and what was retracted."""
@@ -157,6 +186,11 @@ class Inbox(InboxServiceServicer):
         self.is_down = False
         self.engagements: dict[str, common_pb2.Engagement] = {}
         self.retracted: list[tuple[str, bool]] = []
+        # What it shows, and of that what it would not any more after it was cleaned up.
+        self.shown: set[str] = set()
+        self.leaving: set[str] = set()
+        self.asked: list[str] = []
+        self.cleaned: list[bool] = []
         self.release = asyncio.Event()
         self.release.set()
 
@@ -180,12 +214,32 @@ class Inbox(InboxServiceServicer):
         engagement = self.engagements.get(request.broadcast_id, common_pb2.Engagement())
         return inbox_pb2.RetractBroadcastResponse(arrived=engagement.delivered)
 
+    async def ListShownBroadcasts(
+        self, request: inbox_pb2.ListShownBroadcastsRequest, context: grpc.aio.ServicerContext
+    ) -> inbox_pb2.ListShownBroadcastsResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        self.asked += request.broadcast_ids
+        shown = self.shown - self.leaving if request.after_clean_up else self.shown
+        return inbox_pb2.ListShownBroadcastsResponse(broadcast_ids=shown & set(request.broadcast_ids))
+
+    async def CleanUpInboxes(
+        self, request: inbox_pb2.CleanUpInboxesRequest, context: grpc.aio.ServicerContext
+    ) -> inbox_pb2.CleanUpInboxesResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        self.cleaned.append(request.dry_run)
+        if not request.dry_run:
+            self.shown -= self.leaving
+        return inbox_pb2.CleanUpInboxesResponse(cleaned=[{"what": "items", "count": 5}])
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """The three services on one port."""
 
     preferences: Preferences
+    directory: Directory
     dispatcher: Dispatcher
     inbox: Inbox
     address: str
@@ -194,9 +248,10 @@ class Neighbours:
 @asynccontextmanager
 async def neighbours() -> AsyncIterator[Neighbours]:
     """Runs the three for the time of the block."""
-    preferences, dispatcher, inbox = Preferences(), Dispatcher(), Inbox()
+    preferences, directory, dispatcher, inbox = Preferences(), Directory(), Dispatcher(), Inbox()
     server = grpc.aio.server()
     add_AudienceServiceServicer_to_server(preferences, server)
+    add_DirectoryServiceServicer_to_server(directory, server)
     add_DispatcherServiceServicer_to_server(dispatcher, server)
     add_InboxServiceServicer_to_server(inbox, server)
     health = health_aio.HealthServicer()
@@ -204,7 +259,7 @@ async def neighbours() -> AsyncIterator[Neighbours]:
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    yield Neighbours(preferences, dispatcher, inbox, f"127.0.0.1:{port}")
+    yield Neighbours(preferences, directory, dispatcher, inbox, f"127.0.0.1:{port}")
     await server.stop(None)
 
 

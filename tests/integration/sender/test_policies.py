@@ -277,6 +277,46 @@ async def test_worker_carries_any_broadcast(tables: Tables) -> None:
     assert await tables.visible("sender_worker") == set()
 
 
+async def test_worker_removes_what_is_over_and_nothing_else(tables: Tables) -> None:
+    """By remove_what_is_over: nothing that is under way, ended less than a week ago, or is critical."""
+    remove = "DELETE FROM broadcasts WHERE broadcast_id = ANY ($1)"
+
+    async def removed() -> str:
+        async with tables.role("sender_worker") as connection:
+            return str(await connection.execute(remove, [OWN, TEAMS, FOREIGN]))
+
+    assert await removed() == "DELETE 0"
+    await tables.admin.execute(
+        "UPDATE broadcasts SET state = 'rejected' WHERE broadcast_id = ANY ($1)", [OWN, TEAMS]
+    )
+    assert await removed() == "DELETE 0"
+    await tables.admin.execute(
+        "UPDATE broadcasts SET ended_at = now() - interval '8 days' WHERE state = 'rejected'"
+    )
+    assert await removed() == "DELETE 2"
+    await tables.admin.execute("UPDATE broadcasts SET priority = 1 WHERE broadcast_id = $1", TEAMS)
+    assert await removed() == "DELETE 1"
+    await tables.drop("remove_what_is_over", "broadcasts")
+    assert await removed() == "DELETE 0"
+
+
+async def test_worker_sees_and_removes_old_answers_and_not_what_they_say(tables: Tables) -> None:
+    """By find_what_is_old and remove_what_is_old: an answer of the last day stays, whoever asks."""
+    remove = "DELETE FROM requests WHERE at < now() - interval '24 hours'"
+
+    async def removed() -> str:
+        async with tables.role("sender_worker") as connection:
+            return str(await connection.execute(remove))
+
+    before = await removed()
+    await tables.admin.execute(
+        "UPDATE requests SET at = now() - interval '25 hours' WHERE request_id = $1", FOREIGN
+    )
+    assert (before, await removed()) == ("DELETE 0", "DELETE 1")
+    await tables.drop("remove_what_is_old", "requests")
+    assert await removed() == "DELETE 0"
+
+
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
@@ -291,7 +331,8 @@ async def test_worker_carries_any_broadcast(tables: Tables) -> None:
         ("sender_api", "UPDATE count_identity SET identity = gen_random_uuid()"),
         ("sender_api", "SELECT payload FROM outbox"),
         ("sender_api", "UPDATE outbox SET state = 'done'"),
-        ("sender_worker", "DELETE FROM broadcasts"),
+        ("sender_worker", "DELETE FROM walls"),
+        ("sender_worker", "DELETE FROM broadcasts USING requests WHERE response = ''"),
         ("sender_worker", "UPDATE broadcasts SET title = 'other'"),
         ("sender_worker", "UPDATE broadcasts SET created_by = 'other'"),
         ("sender_worker", "UPDATE broadcasts SET user_ids = '{}'"),

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
@@ -91,6 +91,30 @@ async def test_stats_are_the_ledger_and_the_people(site: Site) -> None:
     ]
     assert (stats.engagement.delivered, stats.engagement.read, stats.engagement.acknowledged) == (8, 2, 1)
     assert (stats.delivery_rate, stats.engagement_rate) == (0.8, 0.25)
+
+
+async def test_what_was_cleaned_is_told_to_be_gone_and_not_as_nothing(site: Site) -> None:
+    """Ledger and people each by themselves: what is still known is told, without the rates that need both."""
+    _, admin = site.person("admin")
+    broadcast_id = await sent(site, admin)
+    await site.admin.execute(
+        "UPDATE sender.broadcasts SET state = 'sent', sent_at = now() WHERE broadcast_id = $1",
+        UUID(broadcast_id),
+    )
+    ledger(site, broadcast_id, 10, (IN_APP, DELIVERED, 10))
+    engaged(site, broadcast_id, delivered=10, read=5)
+    assert (await get(site, admin, broadcast_id)).stats.cleaned is False
+    del site.neighbours.dispatcher.dispatches[broadcast_id]
+    stats = (await get(site, admin, broadcast_id)).stats
+    assert (stats.cleaned, len(stats.ledger), stats.engagement.read) == (True, 0, 5)
+    assert (stats.HasField("delivery_rate"), stats.engagement_rate) == (False, 0.5)
+    site.neighbours.inbox.engagements[broadcast_id].cleaned_time.GetCurrentTime()
+    stats = (await get(site, admin, broadcast_id)).stats
+    assert (stats.cleaned, stats.HasField("engagement"), stats.HasField("engagement_rate")) == (
+        True,
+        False,
+        False,
+    )
 
 
 async def test_rate_is_absent_where_nothing_was_delivered(site: Site) -> None:

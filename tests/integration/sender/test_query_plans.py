@@ -1,7 +1,7 @@
 """How the sender's hot queries find their rows among many, with statistics and without: a wrong plan is an outage."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -10,7 +10,15 @@ import pytest
 
 from shared.queries import load
 from tests.conftest import MakeSuite
-from tests.integration.shared.query_plans import Filled, assert_only_by_index, filled, rows_read, scans
+from tests.integration.shared.query_plans import (
+    BY_INDEX,
+    Filled,
+    assert_only_by_index,
+    filled,
+    plans,
+    rows_read,
+    scans,
+)
 
 ROOT: Final = Path(__file__).parents[3]
 QUERIES: Final = load(ROOT / "services" / "sender" / "queries.sql")
@@ -141,9 +149,54 @@ async def test_a_limit_is_counted_by_looking_at_few_rows(archive: Filled) -> Non
     assert rows_read(found, "counted_sends") <= 6
 
 
-async def test_past_counts_are_found_by_their_age(archive: Filled) -> None:
-    """As many as are to go, and none that counts."""
-    found = await archive.plans("worker", QUERIES["forget_past_counts"], 100)
+TERMS = (timedelta(days=30), timedelta(days=90))
+BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
+FEW = 5
+
+
+@pytest.fixture
+async def old(archive: Filled) -> AsyncIterator[list[UUID]]:
+    """A few broadcasts and answers that are old, for the time of a test."""
+    rows = await archive.admin.fetch("SELECT broadcast_id FROM broadcasts WHERE state = 'sent' LIMIT $1", FEW)
+    ids = [row["broadcast_id"] for row in rows]
+    year = timedelta(days=365)
+    await archive.admin.execute("UPDATE broadcasts SET ended_at = now()")
+    aged = "UPDATE broadcasts SET ended_at = now() - $1::interval WHERE broadcast_id = ANY ($2)"
+    await archive.admin.execute(aged, year, ids)
+    await archive.admin.execute(
+        "UPDATE requests SET at = at - $1::interval WHERE request_id = ANY ($2)", year, ids
+    )
+    await archive.admin.execute("VACUUM broadcasts, requests")
+    yield ids
+    await archive.admin.execute("UPDATE broadcasts SET ended_at = now() WHERE broadcast_id = ANY ($1)", ids)
+    await archive.admin.execute("UPDATE requests SET at = now() WHERE request_id = ANY ($1)", ids)
+
+
+async def test_what_is_old_is_found_by_its_age_and_removed_by_its_key(
+    archive: Filled, old: list[UUID]
+) -> None:
+    """As many are looked at as there are, of twenty thousand; and of each its own walls."""
+    found = await archive.plans("worker", QUERIES["find_over"], *TERMS, *BEFORE_ALL, 100)
     assert_only_by_index(found, *GROWING)
-    assert {node["Index Name"] for node in scans(found, "counted_sends")} == {"counted_sends_by_age"}
-    assert rows_read(found, "counted_sends") == 2 * 100
+    assert rows_read(found, "broadcasts") == FEW
+    past = await plans(
+        archive.suite.admin_url,
+        "sender",
+        "sender_worker",
+        QUERIES["remove_past_sends"],
+        timedelta(hours=25),
+        100,
+        settings=BY_INDEX,
+    )
+    assert_only_by_index(past, *GROWING)
+    assert {node["Index Name"] for node in scans(past, "counted_sends")} == {"counted_sends_by_age"}
+    assert rows_read(past, "counted_sends") == 2 * 100
+    for query, arguments in (
+        ("remove_over", (*TERMS, old)),
+        ("remove_old_requests", (timedelta(hours=24), 64)),
+    ):
+        found = await plans(
+            archive.suite.admin_url, "sender", "sender_worker", QUERIES[query], *arguments, settings=BY_INDEX
+        )
+        assert_only_by_index(found, *GROWING)
+        assert rows_read(found, *GROWING) <= 4 * FEW, query

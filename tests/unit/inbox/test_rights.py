@@ -26,4 +26,11 @@ def test_a_persons_own_inbox_is_no_services_and_the_suites_calls_are_no_persons(
     }
     assert all(not RIGHTS[name].scopes for name in own)
     internal = {name for name, right in RIGHTS.items() if "internal" in right.scopes}
-    assert internal == {"GetEngagement", "ListReaders", "RetractBroadcast", "ApplyTeamChange"}
+    assert internal == {
+        "GetEngagement",
+        "ListReaders",
+        "RetractBroadcast",
+        "ApplyTeamChange",
+        "ListShownBroadcasts",
+        "CleanUpInboxes",
+    }

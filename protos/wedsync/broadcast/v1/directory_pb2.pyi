@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import date_pb2 as _date_pb2
+from wedsync.broadcast.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -737,3 +738,49 @@ class EraseRecipientResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseRecipientResponse: _TypeAlias = EraseRecipientResponse  # noqa: Y015
+
+@_typing.final
+class CleanUpDirectoryRequest(_message.Message):
+    """CleanUpDirectoryRequest says whether to remove or to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """dry_run counts what would be removed, and removes nothing."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpDirectoryRequest: _TypeAlias = CleanUpDirectoryRequest  # noqa: Y015
+
+@_typing.final
+class CleanUpDirectoryResponse(_message.Message):
+    """CleanUpDirectoryResponse is what was removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEANED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cleaned(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.CleanedUp]:
+        """cleaned has an entry for each kind of thing that retention removes, whether there was any of it or not."""
+
+    def __init__(
+        self,
+        *,
+        cleaned: _abc.Iterable[_common_pb2.CleanedUp] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleaned", b"cleaned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpDirectoryResponse: _TypeAlias = CleanUpDirectoryResponse  # noqa: Y015

@@ -101,6 +101,11 @@ class DirectoryServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_directory__pb2.EraseRecipientRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_directory__pb2.EraseRecipientResponse.FromString,
                 _registered_method=True)
+        self.CleanUpDirectory = channel.unary_unary(
+                '/wedsync.broadcast.v1.DirectoryService/CleanUpDirectory',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_directory__pb2.CleanUpDirectoryRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_directory__pb2.CleanUpDirectoryResponse.FromString,
+                _registered_method=True)
 
 
 class DirectoryServiceServicer:
@@ -201,6 +206,13 @@ class DirectoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CleanUpDirectory(self, request, context):
+        """CleanUpDirectory is internal: removes what retention no longer keeps here, and answers when all of it is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DirectoryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -268,6 +280,11 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     servicer.EraseRecipient,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_directory__pb2.EraseRecipientRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_directory__pb2.EraseRecipientResponse.SerializeToString,
+            ),
+            'CleanUpDirectory': grpc.unary_unary_rpc_method_handler(
+                    servicer.CleanUpDirectory,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_directory__pb2.CleanUpDirectoryRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_directory__pb2.CleanUpDirectoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -623,6 +640,33 @@ class DirectoryService:
             '/wedsync.broadcast.v1.DirectoryService/EraseRecipient',
             wedsync_dot_broadcast_dot_v1_dot_directory__pb2.EraseRecipientRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_directory__pb2.EraseRecipientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanUpDirectory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.DirectoryService/CleanUpDirectory',
+            wedsync_dot_broadcast_dot_v1_dot_directory__pb2.CleanUpDirectoryRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_directory__pb2.CleanUpDirectoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

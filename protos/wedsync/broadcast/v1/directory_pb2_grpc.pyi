@@ -47,6 +47,8 @@ class DirectoryServiceStub:
     """ExportRecipient gives all that is kept about a person. Not served yet."""
     EraseRecipient: _aio.UnaryUnaryMultiCallable[_directory_pb2.EraseRecipientRequest, _directory_pb2.EraseRecipientResponse]
     """EraseRecipient removes a person everywhere. Not served yet."""
+    CleanUpDirectory: _aio.UnaryUnaryMultiCallable[_directory_pb2.CleanUpDirectoryRequest, _directory_pb2.CleanUpDirectoryResponse]
+    """CleanUpDirectory is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
 
 class DirectoryServiceServicer:
     """DirectoryService keeps recipients, weddings, teams and segments. Every error carries google.rpc.ErrorInfo with an
@@ -147,5 +149,12 @@ class DirectoryServiceServicer:
         context: _aio.ServicerContext[_directory_pb2.EraseRecipientRequest, _abc.Awaitable[_directory_pb2.EraseRecipientResponse]],
     ) -> _abc.Awaitable[_directory_pb2.EraseRecipientResponse]:
         """EraseRecipient removes a person everywhere. Not served yet."""
+
+    def CleanUpDirectory(
+        self,
+        request: _directory_pb2.CleanUpDirectoryRequest,
+        context: _aio.ServicerContext[_directory_pb2.CleanUpDirectoryRequest, _abc.Awaitable[_directory_pb2.CleanUpDirectoryResponse]],
+    ) -> _abc.Awaitable[_directory_pb2.CleanUpDirectoryResponse]:
+        """CleanUpDirectory is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
 
 def add_DirectoryServiceServicer_to_server(servicer: DirectoryServiceServicer, server: _aio.Server) -> None: ...

@@ -226,6 +226,52 @@ class StopDispatchResponse(_message.Message):
 Global___StopDispatchResponse: _TypeAlias = StopDispatchResponse  # noqa: Y015
 
 @_typing.final
+class CleanUpDispatchesRequest(_message.Message):
+    """CleanUpDispatchesRequest says whether to remove or to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """dry_run counts what would be removed, and removes nothing."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpDispatchesRequest: _TypeAlias = CleanUpDispatchesRequest  # noqa: Y015
+
+@_typing.final
+class CleanUpDispatchesResponse(_message.Message):
+    """CleanUpDispatchesResponse is what was removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEANED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cleaned(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.CleanedUp]:
+        """cleaned has an entry for each kind of thing that retention removes, whether there was any of it or not."""
+
+    def __init__(
+        self,
+        *,
+        cleaned: _abc.Iterable[_common_pb2.CleanedUp] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleaned", b"cleaned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpDispatchesResponse: _TypeAlias = CleanUpDispatchesResponse  # noqa: Y015
+
+@_typing.final
 class ListDeliveriesRequest(_message.Message):
     """ListDeliveriesRequest names a broadcast."""
 

@@ -95,6 +95,11 @@ class DispatcherServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.StopDispatchRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.StopDispatchResponse.FromString,
                 _registered_method=True)
+        self.CleanUpDispatches = channel.unary_unary(
+                '/wedsync.broadcast.v1.DispatcherService/CleanUpDispatches',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesResponse.FromString,
+                _registered_method=True)
 
 
 class DispatcherServiceServicer:
@@ -102,7 +107,8 @@ class DispatcherServiceServicer:
     """
 
     def GetDispatch(self, request, context):
-        """GetDispatch gives a broadcast's plan and ledger. Errors: NOT_FOUND while there is neither plan nor tombstone.
+        """GetDispatch gives a broadcast's plan and ledger. Errors: NOT_FOUND while there is neither plan nor tombstone, and
+        again once retention has removed them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +192,13 @@ class DispatcherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CleanUpDispatches(self, request, context):
+        """CleanUpDispatches is internal: removes what retention no longer keeps here, and answers when all of it is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DispatcherServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -248,6 +261,11 @@ def add_DispatcherServiceServicer_to_server(servicer, server):
                     servicer.StopDispatch,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.StopDispatchRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.StopDispatchResponse.SerializeToString,
+            ),
+            'CleanUpDispatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.CleanUpDispatches,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -575,6 +593,33 @@ class DispatcherService:
             '/wedsync.broadcast.v1.DispatcherService/StopDispatch',
             wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.StopDispatchRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.StopDispatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanUpDispatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.DispatcherService/CleanUpDispatches',
+            wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesResponse.FromString,
             options,
             channel_credentials,
             insecure,

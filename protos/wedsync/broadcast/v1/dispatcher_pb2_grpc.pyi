@@ -16,7 +16,9 @@ class DispatcherServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetDispatch: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.GetDispatchRequest, _dispatcher_pb2.GetDispatchResponse]
-    """GetDispatch gives a broadcast's plan and ledger. Errors: NOT_FOUND while there is neither plan nor tombstone."""
+    """GetDispatch gives a broadcast's plan and ledger. Errors: NOT_FOUND while there is neither plan nor tombstone, and
+    again once retention has removed them.
+    """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.ListDeliveriesRequest, _dispatcher_pb2.ListDeliveriesResponse]
     """ListDeliveries lists a broadcast's deliveries by person. Not served yet."""
     ExplainDelivery: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.ExplainDeliveryRequest, _dispatcher_pb2.ExplainDeliveryResponse]
@@ -41,6 +43,8 @@ class DispatcherServiceStub:
     """StopDispatch is internal: the tombstone of a cancel. Written even before there is a plan; once it has answered, no
     chunk that is not on its way already is sent. Stopping again gives the same answer.
     """
+    CleanUpDispatches: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.CleanUpDispatchesRequest, _dispatcher_pb2.CleanUpDispatchesResponse]
+    """CleanUpDispatches is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
 
 class DispatcherServiceServicer:
     """DispatcherService answers for deliveries. Every error carries google.rpc.ErrorInfo with an ErrorReason."""
@@ -50,7 +54,9 @@ class DispatcherServiceServicer:
         request: _dispatcher_pb2.GetDispatchRequest,
         context: _aio.ServicerContext[_dispatcher_pb2.GetDispatchRequest, _abc.Awaitable[_dispatcher_pb2.GetDispatchResponse]],
     ) -> _abc.Awaitable[_dispatcher_pb2.GetDispatchResponse]:
-        """GetDispatch gives a broadcast's plan and ledger. Errors: NOT_FOUND while there is neither plan nor tombstone."""
+        """GetDispatch gives a broadcast's plan and ledger. Errors: NOT_FOUND while there is neither plan nor tombstone, and
+        again once retention has removed them.
+        """
 
     def ListDeliveries(
         self,
@@ -130,5 +136,12 @@ class DispatcherServiceServicer:
         """StopDispatch is internal: the tombstone of a cancel. Written even before there is a plan; once it has answered, no
         chunk that is not on its way already is sent. Stopping again gives the same answer.
         """
+
+    def CleanUpDispatches(
+        self,
+        request: _dispatcher_pb2.CleanUpDispatchesRequest,
+        context: _aio.ServicerContext[_dispatcher_pb2.CleanUpDispatchesRequest, _abc.Awaitable[_dispatcher_pb2.CleanUpDispatchesResponse]],
+    ) -> _abc.Awaitable[_dispatcher_pb2.CleanUpDispatchesResponse]:
+        """CleanUpDispatches is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
 
 def add_DispatcherServiceServicer_to_server(servicer: DispatcherServiceServicer, server: _aio.Server) -> None: ...

@@ -1125,6 +1125,104 @@ class ApplyTeamChangeResponse(_message.Message):
 Global___ApplyTeamChangeResponse: _TypeAlias = ApplyTeamChangeResponse  # noqa: Y015
 
 @_typing.final
+class ListShownBroadcastsRequest(_message.Message):
+    """ListShownBroadcastsRequest names broadcasts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_IDS_FIELD_NUMBER: _builtins.int
+    AFTER_CLEAN_UP_FIELD_NUMBER: _builtins.int
+    after_clean_up: _builtins.bool
+    """after_clean_up leaves out those that CleanUpInboxes would take out of inboxes now."""
+    @_builtins.property
+    def broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """broadcast_ids are 1-100 UUIDs."""
+
+    def __init__(
+        self,
+        *,
+        broadcast_ids: _abc.Iterable[_builtins.str] | None = ...,
+        after_clean_up: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_clean_up", b"after_clean_up", "broadcast_ids", b"broadcast_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListShownBroadcastsRequest: _TypeAlias = ListShownBroadcastsRequest  # noqa: Y015
+
+@_typing.final
+class ListShownBroadcastsResponse(_message.Message):
+    """ListShownBroadcastsResponse names those that are shown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """broadcast_ids are some of those that were asked about."""
+
+    def __init__(
+        self,
+        *,
+        broadcast_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_ids", b"broadcast_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListShownBroadcastsResponse: _TypeAlias = ListShownBroadcastsResponse  # noqa: Y015
+
+@_typing.final
+class CleanUpInboxesRequest(_message.Message):
+    """CleanUpInboxesRequest says whether to remove or to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """dry_run counts what would be removed, and removes nothing."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpInboxesRequest: _TypeAlias = CleanUpInboxesRequest  # noqa: Y015
+
+@_typing.final
+class CleanUpInboxesResponse(_message.Message):
+    """CleanUpInboxesResponse is what was removed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLEANED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cleaned(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.CleanedUp]:
+        """cleaned has an entry for each kind of thing that retention removes, whether there was any of it or not."""
+
+    def __init__(
+        self,
+        *,
+        cleaned: _abc.Iterable[_common_pb2.CleanedUp] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleaned", b"cleaned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanUpInboxesResponse: _TypeAlias = CleanUpInboxesResponse  # noqa: Y015
+
+@_typing.final
 class SnoozeItemRequest(_message.Message):
     """SnoozeItemRequest names an item."""
 

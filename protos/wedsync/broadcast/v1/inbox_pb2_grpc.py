@@ -106,6 +106,16 @@ class InboxServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ApplyTeamChangeRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ApplyTeamChangeResponse.FromString,
                 _registered_method=True)
+        self.ListShownBroadcasts = channel.unary_unary(
+                '/wedsync.broadcast.v1.InboxService/ListShownBroadcasts',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsResponse.FromString,
+                _registered_method=True)
+        self.CleanUpInboxes = channel.unary_unary(
+                '/wedsync.broadcast.v1.InboxService/CleanUpInboxes',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.CleanUpInboxesRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.CleanUpInboxesResponse.FromString,
+                _registered_method=True)
 
 
 class InboxServiceServicer:
@@ -221,6 +231,21 @@ class InboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListShownBroadcasts(self, request, context):
+        """ListShownBroadcasts is internal: which of up to 100 broadcasts are still shown by somebody's inbox. Unknown, expired,
+        retracted and cleaned ones are not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CleanUpInboxes(self, request, context):
+        """CleanUpInboxes is internal: removes what retention no longer keeps here, and answers when all of it is gone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InboxServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -293,6 +318,16 @@ def add_InboxServiceServicer_to_server(servicer, server):
                     servicer.ApplyTeamChange,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ApplyTeamChangeRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ApplyTeamChangeResponse.SerializeToString,
+            ),
+            'ListShownBroadcasts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListShownBroadcasts,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsResponse.SerializeToString,
+            ),
+            'CleanUpInboxes': grpc.unary_unary_rpc_method_handler(
+                    servicer.CleanUpInboxes,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.CleanUpInboxesRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.CleanUpInboxesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -675,6 +710,60 @@ class InboxService:
             '/wedsync.broadcast.v1.InboxService/ApplyTeamChange',
             wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ApplyTeamChangeRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ApplyTeamChangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListShownBroadcasts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.InboxService/ListShownBroadcasts',
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CleanUpInboxes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.InboxService/CleanUpInboxes',
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.CleanUpInboxesRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.CleanUpInboxesResponse.FromString,
             options,
             channel_credentials,
             insecure,

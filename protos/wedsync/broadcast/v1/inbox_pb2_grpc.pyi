@@ -61,6 +61,12 @@ class InboxServiceStub:
     """ApplyTeamChange is internal: from now on this is the wedding's team, for lists, counts and the open streams of the
     node that answers; those of others follow. A version that is not newer than the one applied changes nothing.
     """
+    ListShownBroadcasts: _aio.UnaryUnaryMultiCallable[_inbox_pb2.ListShownBroadcastsRequest, _inbox_pb2.ListShownBroadcastsResponse]
+    """ListShownBroadcasts is internal: which of up to 100 broadcasts are still shown by somebody's inbox. Unknown, expired,
+    retracted and cleaned ones are not.
+    """
+    CleanUpInboxes: _aio.UnaryUnaryMultiCallable[_inbox_pb2.CleanUpInboxesRequest, _inbox_pb2.CleanUpInboxesResponse]
+    """CleanUpInboxes is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
 
 class InboxServiceServicer:
     """InboxService serves a person's own inbox: who it is comes from the token, never from the request. Every error
@@ -180,5 +186,21 @@ class InboxServiceServicer:
         """ApplyTeamChange is internal: from now on this is the wedding's team, for lists, counts and the open streams of the
         node that answers; those of others follow. A version that is not newer than the one applied changes nothing.
         """
+
+    def ListShownBroadcasts(
+        self,
+        request: _inbox_pb2.ListShownBroadcastsRequest,
+        context: _aio.ServicerContext[_inbox_pb2.ListShownBroadcastsRequest, _abc.Awaitable[_inbox_pb2.ListShownBroadcastsResponse]],
+    ) -> _abc.Awaitable[_inbox_pb2.ListShownBroadcastsResponse]:
+        """ListShownBroadcasts is internal: which of up to 100 broadcasts are still shown by somebody's inbox. Unknown, expired,
+        retracted and cleaned ones are not.
+        """
+
+    def CleanUpInboxes(
+        self,
+        request: _inbox_pb2.CleanUpInboxesRequest,
+        context: _aio.ServicerContext[_inbox_pb2.CleanUpInboxesRequest, _abc.Awaitable[_inbox_pb2.CleanUpInboxesResponse]],
+    ) -> _abc.Awaitable[_inbox_pb2.CleanUpInboxesResponse]:
+        """CleanUpInboxes is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
 
 def add_InboxServiceServicer_to_server(servicer: InboxServiceServicer, server: _aio.Server) -> None: ...

@@ -359,19 +359,24 @@ class BroadcastStats(_message.Message):
     ENGAGEMENT_FIELD_NUMBER: _builtins.int
     DELIVERY_RATE_FIELD_NUMBER: _builtins.int
     ENGAGEMENT_RATE_FIELD_NUMBER: _builtins.int
+    CLEANED_FIELD_NUMBER: _builtins.int
     targeted: _builtins.int
     """targeted is how many recipients the snapshot holds; 0 before dispatch."""
     delivery_rate: _builtins.float
     """delivery_rate is delivered / targeted, absent when targeted is 0."""
     engagement_rate: _builtins.float
     """engagement_rate is read / delivered, absent when delivered is 0."""
+    cleaned: _builtins.bool
+    """cleaned says that retention has removed deliveries or items of this broadcast: a ledger or an engagement that is
+    missing here is not known any more, and was not empty.
+    """
     @_builtins.property
     def ledger(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.LedgerEntry]:
         """ledger has the deliveries by channel, state and reason; on each channel the counts add up to targeted."""
 
     @_builtins.property
     def engagement(self) -> _common_pb2.Engagement:
-        """engagement counts people by receipt."""
+        """engagement counts people by receipt; absent once retention has removed what it was counted from."""
 
     def __init__(
         self,
@@ -381,10 +386,11 @@ class BroadcastStats(_message.Message):
         engagement: _common_pb2.Engagement | None = ...,
         delivery_rate: _builtins.float | None = ...,
         engagement_rate: _builtins.float | None = ...,
+        cleaned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_delivery_rate", b"_delivery_rate", "_engagement_rate", b"_engagement_rate", "delivery_rate", b"delivery_rate", "engagement", b"engagement", "engagement_rate", b"engagement_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delivery_rate", b"_delivery_rate", "_engagement_rate", b"_engagement_rate", "delivery_rate", b"delivery_rate", "engagement", b"engagement", "engagement_rate", b"engagement_rate", "ledger", b"ledger", "targeted", b"targeted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delivery_rate", b"_delivery_rate", "_engagement_rate", b"_engagement_rate", "cleaned", b"cleaned", "delivery_rate", b"delivery_rate", "engagement", b"engagement", "engagement_rate", b"engagement_rate", "ledger", b"ledger", "targeted", b"targeted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delivery_rate: _TypeAlias = _typing.Literal["delivery_rate"]  # noqa: Y015
     _WhichOneofArgType__delivery_rate: _TypeAlias = _typing.Literal["_delivery_rate", b"_delivery_rate"]  # noqa: Y015
@@ -1153,33 +1159,81 @@ Global___VerifyAuditLogResponse: _TypeAlias = VerifyAuditLogResponse  # noqa: Y0
 
 @_typing.final
 class CleanUpRequest(_message.Message):
-    """CleanUpRequest is empty until CleanUp is served."""
+    """CleanUpRequest says whether to remove or to count."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is a UUID; cleaning up is idempotent without it."""
+    dry_run: _builtins.bool
+    """dry_run counts what would be removed, and removes nothing."""
     def __init__(
         self,
+        *,
+        request_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CleanUpRequest: _TypeAlias = CleanUpRequest  # noqa: Y015
 
 @_typing.final
-class CleanUpResponse(_message.Message):
-    """CleanUpResponse is empty until CleanUp is served."""
+class ServiceCleanUp(_message.Message):
+    """ServiceCleanUp is what one service has removed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SERVICE_FIELD_NUMBER: _builtins.int
+    CLEANED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """service is its name: sender, inbox, dispatcher or preferences."""
+    error: _builtins.str
+    """error is an ErrorReason without its prefix when it could not be asked, or did not answer; empty otherwise."""
+    @_builtins.property
+    def cleaned(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.CleanedUp]:
+        """cleaned has an entry for each kind of thing that it removes; none when it could not be asked."""
+
     def __init__(
         self,
+        *,
+        service: _builtins.str = ...,
+        cleaned: _abc.Iterable[_common_pb2.CleanedUp] | None = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleaned", b"cleaned", "error", b"error", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceCleanUp: _TypeAlias = ServiceCleanUp  # noqa: Y015
+
+@_typing.final
+class CleanUpResponse(_message.Message):
+    """CleanUpResponse is what was removed, everywhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceCleanUp]:
+        """services are those of the suite, each of them."""
+
+    def __init__(
+        self,
+        *,
+        services: _abc.Iterable[Global___ServiceCleanUp] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

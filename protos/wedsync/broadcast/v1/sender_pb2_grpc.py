@@ -209,7 +209,9 @@ class SenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CleanUp(self, request, context):
-        """CleanUp removes what retention no longer keeps. Not served yet.
+        """CleanUp has every service remove what retention no longer keeps, as each does by itself now and then, and answers
+        when all of it is gone, which may take minutes. It goes on with the others when one cannot be reached. Doing it
+        again does no harm.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

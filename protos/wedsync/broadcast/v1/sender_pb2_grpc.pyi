@@ -59,7 +59,10 @@ class SenderServiceStub:
     VerifyAuditLog: _aio.UnaryUnaryMultiCallable[_sender_pb2.VerifyAuditLogRequest, _sender_pb2.VerifyAuditLogResponse]
     """VerifyAuditLog checks the hash chain of the audit log. Not served yet."""
     CleanUp: _aio.UnaryUnaryMultiCallable[_sender_pb2.CleanUpRequest, _sender_pb2.CleanUpResponse]
-    """CleanUp removes what retention no longer keeps. Not served yet."""
+    """CleanUp has every service remove what retention no longer keeps, as each does by itself now and then, and answers
+    when all of it is gone, which may take minutes. It goes on with the others when one cannot be reached. Doing it
+    again does no harm.
+    """
     GetDispatchOrder: _aio.UnaryUnaryMultiCallable[_sender_pb2.GetDispatchOrderRequest, _sender_pb2.GetDispatchOrderResponse]
     """GetDispatchOrder is internal: the content and targeting of a broadcast. With purpose PLAN it also moves a due
     broadcast to dispatching, after deciding the sender's rights again. Errors: NOT_FOUND; FAILED_PRECONDITION with
@@ -177,7 +180,10 @@ class SenderServiceServicer:
         request: _sender_pb2.CleanUpRequest,
         context: _aio.ServicerContext[_sender_pb2.CleanUpRequest, _abc.Awaitable[_sender_pb2.CleanUpResponse]],
     ) -> _abc.Awaitable[_sender_pb2.CleanUpResponse]:
-        """CleanUp removes what retention no longer keeps. Not served yet."""
+        """CleanUp has every service remove what retention no longer keeps, as each does by itself now and then, and answers
+        when all of it is gone, which may take minutes. It goes on with the others when one cannot be reached. Doing it
+        again does no harm.
+        """
 
     def GetDispatchOrder(
         self,
