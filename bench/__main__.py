@@ -12,7 +12,19 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import audience, delivery, inbox, isolation, live, memory, overload, policies, reconnect, stalled
+from bench import (
+    audience,
+    create,
+    delivery,
+    inbox,
+    isolation,
+    live,
+    memory,
+    overload,
+    policies,
+    reconnect,
+    stalled,
+)
 from bench.report import Result, show, write
 
 Scenario = Callable[[bool, Console], Awaitable[Result]]
@@ -20,6 +32,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "delivery": delivery.run,
     "live": live.run,
     "inbox": inbox.run,
+    "create": create.run,
     "isolation": isolation.run,
     "memory": memory.run,
     "audience": audience.run,

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 import grpc
 
+from bench import handover
 from shared import event_loop
 
 _CONNECTIONS: Final = 4
@@ -29,11 +30,15 @@ Metadata = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Calls of one method: each is a bearer token, empty for none, and a serialised request; they come in turn."""
+    """Calls of one method: each is a bearer token, empty for none, and a serialised request; they come in turn.
+
+    With `is_new` each call gets a request_id of its own.
+    """
 
     target: str
     method: str
     calls: Sequence[tuple[str, bytes]]
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ class _Caller:
         self._calls: Iterator[tuple[Metadata, bytes]] = itertools.cycle(
             [(_bearer(token), request) for token, request in load.calls]
         )
+        self._is_new = load.is_new
 
     async def run(self, name: str, rate: float, seconds: float) -> Probe:
         """Calls at random moments, `rate` a second on average."""
@@ -119,6 +125,8 @@ class _Caller:
             if (early := due - perf_counter()) > 0:
                 await asyncio.sleep(early)
             metadata, request = next(self._calls)
+            if self._is_new:
+                request = handover.with_request_id(request)
             probe.start(next(self._methods), request, metadata, due)
             due += random.expovariate(rate)
         return await probe.finish()
@@ -171,7 +179,7 @@ def _bearer(token: str) -> Metadata:
 
 def _written(load: Load) -> dict[str, object]:
     calls = [(token, base64.b64encode(request).decode()) for token, request in load.calls]
-    return {"target": load.target, "method": load.method, "calls": calls}
+    return {"target": load.target, "method": load.method, "calls": calls, "is_new": load.is_new}
 
 
 def _read(plan: Path) -> dict[str, Load]:
@@ -183,6 +191,7 @@ def _read(plan: Path) -> dict[str, Load]:
             load["target"],
             load["method"],
             [(token, base64.b64decode(request)) for token, request in load["calls"]],
+            load["is_new"],
         )
         for name, load in written.items()
     }

@@ -1,4 +1,4 @@
-"""Owns starting a measuring process of its own, asked by lines on its stdin and answering by lines on its stdout."""
+"""Owns what measuring processes share: how they start, ask and answer by lines, and how a request is made new."""
 
 import asyncio
 import json
@@ -10,6 +10,8 @@ from uuid import uuid4
 
 # A line tells of every call of an offer.
 _LONGEST_LINE: Final = 64 << 20
+# Field 1 of every request that changes something: its request_id, a string of 36 characters.
+_REQUEST_ID: Final = b"\x0a\x24"
 
 
 async def start(module: str, plan: Mapping[str, object], folder: Path) -> asyncio.subprocess.Process:
@@ -23,3 +25,8 @@ async def start(module: str, plan: Mapping[str, object], folder: Path) -> asynci
         stdout=asyncio.subprocess.PIPE,
         limit=_LONGEST_LINE,
     )
+
+
+def with_request_id(request: bytes) -> bytes:
+    """A serialised request that has no request_id yet, with one."""
+    return _REQUEST_ID + str(uuid4()).encode() + request

@@ -1,13 +1,8 @@
 """How many calls a second one inbox process answers at p99 ≤ 50 ms, beside a bare echo, interleaved in one run."""
 
-import asyncio
 import statistics
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import grpc
@@ -20,9 +15,10 @@ from wedsync.broadcast.v1.inbox_pb2 import (
 )
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
-from bench import echo, inboxes, site
-from bench.generator import Generator, Load, Probe
+from bench import inboxes, site
+from bench.generator import Load, Probe
 from bench.inboxes import Person
+from bench.rates import ECHO, TRIES, climb, generator_beside_echo
 from bench.report import Bound, Result, Row, summarize
 from stack.state import StateFolder
 from stack.tokens import TokenMint
@@ -36,15 +32,12 @@ LIMIT_MS: Final = 50.0
 # First pages are answered from memory where nothing has happened; these come from the database, always.
 SECOND_PAGE: Final = "ListInboxItems, second page"
 _FIRST_RATES: Final = {
-    "echo": 1_500.0,
+    ECHO: 1_500.0,
     "GetUnreadCount": 500.0,
     "ListInboxItems": 200.0,
     SECOND_PAGE: 100.0,
     "RecordReceipts": 300.0,
 }
-_GROWTH: Final = 1.25
-_HALVINGS: Final = 2
-_TRIES: Final = 3
 _CAUTION: Final = 0.7
 _PROBE_S: Final = 2.0
 _ROUNDS: Final = 1
@@ -75,11 +68,11 @@ async def measure(inbox: Inbox, people: Sequence[Person], full: bool, console: C
     loads = await prepare(inbox, people)
     rounds, seconds = (_FULL_ROUNDS, _FULL_PROBE_S) if full else (_ROUNDS, _PROBE_S)
     found: dict[str, list[Probe]] = {name: [] for name in _FIRST_RATES}
-    async with _generator(loads) as generator:
+    async with generator_beside_echo(loads) as generator:
         for turn in range(rounds):
             for name, probes in found.items():
                 with console.status(f"round {turn + 1} of {rounds}: {name}"):
-                    probes.append(await _climb(generator, name, _start(name, probes), seconds))
+                    probes.append(await climb(generator, name, _start(name, probes), seconds, LIMIT_MS))
     return _result(found, full)
 
 
@@ -133,59 +126,13 @@ async def _visit(inbox: Inbox, tokens: Sequence[str]) -> list[str]:
     return following
 
 
-@asynccontextmanager
-async def _generator(loads: Mapping[str, Load]) -> AsyncIterator[Generator]:
-    """The process that calls, with the echo's among the loads."""
-    peer = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.echo", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    if peer.stdin is None or peer.stdout is None:
-        raise RuntimeError("the echo was started without pipes")
-    port = int(await peer.stdout.readline())
-    with tempfile.TemporaryDirectory(prefix="wedsync-bench-") as folder:
-        whole = {"echo": Load(f"127.0.0.1:{port}", echo.METHOD, [("", b"")]), **loads}
-        generator = await Generator.start(whole, Path(folder))
-        try:
-            yield generator
-        finally:
-            await generator.stop()
-            peer.stdin.close()
-            await peer.wait()
-
-
 def _start(name: str, probes: Sequence[Probe]) -> float:
     return probes[-1].rate * _CAUTION if probes else _FIRST_RATES[name]
 
 
-async def _climb(generator: Generator, name: str, rate: float, seconds: float) -> Probe:
-    """The highest rate that was sustained: up by a quarter until one is not, then halving what is between."""
-    while (best := await _try(generator, name, rate, seconds)).p99_ms > LIMIT_MS:
-        rate /= _GROWTH**2
-    while (probe := await _try(generator, name, best.rate * _GROWTH, seconds)).p99_ms <= LIMIT_MS:
-        best = probe
-    too_much = probe.rate
-    for _ in range(_HALVINGS):
-        probe = await _try(generator, name, (best.rate + too_much) / 2, seconds)
-        if probe.p99_ms <= LIMIT_MS:
-            best = probe
-        else:
-            too_much = probe.rate
-    return best
-
-
-async def _try(generator: Generator, name: str, rate: float, seconds: float) -> Probe:
-    """A rate, again if it was not sustained: a disk that stops for a moment says nothing about the rate."""
-    probe = await generator.probe(name, rate, seconds)
-    for _ in range(_TRIES - 1):
-        if probe.p99_ms <= LIMIT_MS:
-            break
-        probe = await generator.probe(name, rate, seconds)
-    return probe
-
-
 def _result(found: Mapping[str, Sequence[Probe]], full: bool) -> Result:
     rates = {name: statistics.median(probe.rate for probe in probes) for name, probes in found.items()}
-    shares = {name: 100 * rate / rates["echo"] for name, rate in rates.items()}
+    shares = {name: 100 * rate / rates[ECHO] for name, rate in rates.items()}
     rows = [
         Row(
             name,
@@ -210,7 +157,7 @@ def _result(found: Mapping[str, Sequence[Probe]], full: bool) -> Result:
             "callers": CALLERS,
             "broadcasts": inboxes.BROADCASTS,
             "items_each": inboxes.ITEMS_EACH,
-            "tries_of_a_rate": _TRIES,
+            "tries_of_a_rate": TRIES,
             "full": full,
         },
     )

@@ -17,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Self
-from uuid import uuid4
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -28,8 +27,6 @@ from shared.errors import from_rich_status
 
 _CONNECTIONS: Final = 4
 DEADLINE_S: Final = 1.0
-# Field 1 of every request that changes something: its request_id, a string of 36 characters.
-_REQUEST_ID: Final = b"\x0a\x24"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +123,7 @@ class _Caller:
                 await asyncio.sleep(max(due - perf_counter(), 0))
                 metadata, request = next(self._calls)
                 if self._is_new:
-                    request = _REQUEST_ID + str(uuid4()).encode() + request
+                    request = handover.with_request_id(request)
                 calls.create_task(tally.call(next(self._methods), request, metadata))
                 due += random.expovariate(rate)
             elapsed_s = perf_counter() - started
