@@ -43,7 +43,14 @@ RIGHTS: Mapping[str, Right] = {
     "ConnectInboxes": scopes("inbox.connect"),
     **{
         name: scopes("internal")
-        for name in ("GetEngagement", "ListReaders", "RetractBroadcast", "ApplyTeamChange")
+        for name in (
+            "GetEngagement",
+            "ListReaders",
+            "RetractBroadcast",
+            "ApplyTeamChange",
+            "ListShownBroadcasts",
+            "CleanUpInboxes",
+        )
     },
 }
 """SnoozeItem is left out: a method without a right."""
