@@ -36,7 +36,8 @@ class Letter:
 
 
 PAYMENT = Letter("payment.required", Priority.PRIORITY_HIGH)
-ALARM = Letter("security.alert", Priority.PRIORITY_CRITICAL)
+# About a wedding: any other critical one would wait for approval.
+EMERGENCY = Letter("wedding.emergency", Priority.PRIORITY_CRITICAL)
 ERRAND = Letter("payment.required", Priority.PRIORITY_LOW)
 
 
@@ -59,7 +60,7 @@ class Broadcasts:
         broadcasts._arrived = await connection.prepare(_QUERIES["count_arrived"])
         return broadcasts
 
-    async def send(self, letter: Letter, targeting: Targeting, size: int) -> UUID:
+    async def send(self, letter: Letter, targeting: Targeting, size: int, wedding_id: str = "") -> UUID:
         """Have a broadcast accepted; RuntimeError when its audience is not of this size."""
         request = SendBroadcastRequest(
             request_id=str(uuid4()),
@@ -68,6 +69,7 @@ class Broadcasts:
             title="Your subscription is due",
             message="Please update your payment details to keep your account active.",
             targeting=targeting,
+            wedding_id=wedding_id,
         )
         answer = await self._answer(request)
         if answer.targeted_users != size:

@@ -13,17 +13,22 @@ import asyncpg
 import grpc
 from rich.console import Console
 from wedsync.broadcast.v1.common_pb2 import Targeting
+from wedsync.broadcast.v1.directory_pb2 import SetWeddingTeamRequest
+from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
-from bench.broadcasts import ALARM, DEADLINE_S, ERRAND, POLL_S, Broadcasts
+from bench.broadcasts import DEADLINE_S, EMERGENCY, ERRAND, POLL_S, Broadcasts
 from bench.disk import calm
 from bench.report import Bound, Result, Row, summarize
-from bench.site import Metadata, mailer, started
+from bench.site import mailer, service, started
+from stack.background import BackgroundStack
+from stack.world import demo_id
 
 SCENARIO: Final = "isolation"
 RECIPIENTS: Final = 1_000_000
 PEOPLE: Final = 50
 FIRST: Final = 700_001
+WEDDING: Final = str(demo_id("wedding-1"))
 LOW: Final = 5
 EVERY_S: Final = 0.1
 TURNS: Final = 4
@@ -38,11 +43,10 @@ async def run(full: bool, console: Console) -> Result:
     sends = FULL_SENDS if full else SENDS
     with started(RECIPIENTS, console) as stack:
         connection, other = [await asyncpg.connect(stack.environment["DATABASE_URL"]) for _ in range(2)]
-        metadata = mailer(stack)
         async with grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as channel:
             sender = SenderServiceStub(channel)
-            urgent = await _Urgent.prepare(connection, sender, metadata)
-            low = await Broadcasts.open(other, sender, metadata)
+            urgent = await _Urgent.prepare(stack, connection, sender)
+            low = await Broadcasts.open(other, sender, mailer(stack))
             await urgent.one_by_one(WARM_UP)
             await low.settle_disk()
             with console.status("waiting for a calm disk"):
@@ -79,27 +83,31 @@ async def run(full: bool, console: Console) -> Result:
 
 
 class _Urgent:
-    """Critical broadcasts, each measured from the moment it was due, whatever became of those before it."""
+    """Critical broadcasts to a team, each measured from when it was due, whatever became of those before it."""
 
-    def __init__(self, broadcasts: Broadcasts, targeting: Targeting) -> None:
+    def __init__(self, broadcasts: Broadcasts) -> None:
         self._broadcasts = broadcasts
-        self._targeting = targeting
         self._due: dict[UUID, float] = {}
         self._took_ms: list[float] = []
 
     @classmethod
     async def prepare(
-        cls, connection: asyncpg.Connection, sender: SenderServiceStub, metadata: Metadata
+        cls, stack: BackgroundStack, connection: asyncpg.Connection, sender: SenderServiceStub
     ) -> "_Urgent":
-        """To people of neighbouring numbers."""
-        broadcasts = await Broadcasts.open(connection, sender, metadata)
+        """To people of neighbouring numbers, who are made the team of a wedding."""
+        broadcasts = await Broadcasts.open(connection, sender, mailer(stack))
         users = await broadcasts.users(FIRST, FIRST + PEOPLE - 1)
-        return cls(broadcasts, Targeting(user_ids=map(str, users)))
+        request = SetWeddingTeamRequest(wedding_id=WEDDING, user_ids=map(str, users))
+        async with grpc.aio.insecure_channel(stack.environment["PREFERENCES_ADDR"]) as channel:
+            await DirectoryServiceStub(channel).SetWeddingTeam(
+                request, metadata=service(stack, ["directory.write"]), timeout=DEADLINE_S
+            )
+        return cls(broadcasts)
 
     async def one_by_one(self, count: int) -> None:
         """Send `count`, each once the one before has arrived."""
         for _ in range(count):
-            await self._broadcasts.arrive(await self._broadcasts.send(ALARM, self._targeting, PEOPLE), PEOPLE)
+            await self._broadcasts.arrive(await self._send_one(), PEOPLE)
 
     async def on_schedule(self, count: int) -> list[float]:
         """Milliseconds of each of `count`, sent at equal distances."""
@@ -115,7 +123,10 @@ class _Urgent:
         return self._took_ms
 
     async def _send(self, due: float) -> None:
-        self._due[await self._broadcasts.send(ALARM, self._targeting, PEOPLE)] = due
+        self._due[await self._send_one()] = due
+
+    async def _send_one(self) -> UUID:
+        return await self._broadcasts.send(EMERGENCY, Targeting(), PEOPLE, WEDDING)
 
     async def _look(self, count: int) -> None:
         """Take the time of each that has arrived, until all have."""

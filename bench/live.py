@@ -17,7 +17,7 @@ from rich.console import Console
 from wedsync.broadcast.v1.common_pb2 import Targeting
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
-from bench.broadcasts import ALARM, Broadcasts
+from bench.broadcasts import PAYMENT, Broadcasts
 from bench.report import Bound, Result, Row, summarize
 from bench.screens import Plan, Screens
 from bench.site import mailer, started
@@ -91,7 +91,7 @@ async def run(full: bool, console: Console) -> Result:
             Bound("own streams, p99", rows[1].ours.p99, _OWN_LIMIT_MS),
             Bound("own streams, people reached", own.least_reached, OWN_PEOPLE, "people", is_least=True),
         ],
-        settings={"people": PEOPLE, "broadcasts": broadcasts, "priority": "critical", "full": full},
+        settings={"people": PEOPLE, "broadcasts": broadcasts, "priority": "high", "full": full},
     )
 
 
@@ -122,7 +122,7 @@ async def _measure(
 
 async def _send(sender: Broadcasts, screens: Screens, targeting: Targeting, people: int) -> list[float]:
     called = monotonic()
-    broadcast_id = await sender.send(ALARM, targeting, people)
+    broadcast_id = await sender.send(PAYMENT, targeting, people)
     moments = await screens.shown(str(broadcast_id))
     return sorted((moment - called) * 1e3 for moment, together in moments for _ in range(together))
 

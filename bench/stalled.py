@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 import asyncpg
 import grpc
 from rich.console import Console
-from wedsync.broadcast.v1.common_pb2 import Priority, Targeting
+from wedsync.broadcast.v1.common_pb2 import Targeting
 from wedsync.broadcast.v1.sender_pb2 import SendBroadcastRequest
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
-from bench.broadcasts import ALARM, Broadcasts
+from bench.broadcasts import PAYMENT, Broadcasts
 from bench.peak_memory import forget_peak, peak_mib, resident_mib
 from bench.report import Bound, Result, Row, summarize
 from bench.returning import Crowd, Return, Returning
@@ -118,8 +118,8 @@ async def _show(sender: SenderServiceStub, metadata: Metadata, screens: Screens)
     called = monotonic()
     request = SendBroadcastRequest(
         request_id=str(uuid4()),
-        type=ALARM.type,
-        priority=Priority.PRIORITY_CRITICAL,
+        type=PAYMENT.type,
+        priority=PAYMENT.priority,
         title="Stay seated",
         message=_MESSAGE,
         targeting=Targeting(everyone=True),

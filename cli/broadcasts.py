@@ -1,6 +1,6 @@
-"""Sends broadcasts, previews their audience, shows and watches what became of them, and cancels them."""
+"""Sends broadcasts, previews their audience, shows what became of them, approves, rejects and cancels them."""
 
-from collections.abc import Awaitable
+from datetime import UTC, datetime
 from typing import Annotated
 from uuid import uuid4
 
@@ -8,6 +8,8 @@ import typer
 from rich.text import Text
 from wedsync.broadcast.v1.common_pb2 import Action, BroadcastState, Channel, Targeting
 from wedsync.broadcast.v1.sender_pb2 import (
+    ApproveBroadcastRequest,
+    ApproveBroadcastResponse,
     Broadcast,
     BroadcastStats,
     CancelBroadcastRequest,
@@ -16,13 +18,13 @@ from wedsync.broadcast.v1.sender_pb2 import (
     GetBroadcastResponse,
     PreviewAudienceRequest,
     PreviewAudienceResponse,
+    RejectBroadcastRequest,
+    RejectBroadcastResponse,
     SendBroadcastRequest,
     SendBroadcastResponse,
-    WatchBroadcastRequest,
-    WatchBroadcastResponse,
 )
 
-from cli import output, quotas
+from cli import output, quotas, watching
 from cli.arguments import parse_priority, parse_time
 from cli.connection import CALL_TIMEOUT_S, Connection, run
 from cli.identities import resolve_id
@@ -40,17 +42,12 @@ Teams = Annotated[list[str] | None, typer.Option("--team", help="Only this weddi
 About = Annotated[str, typer.Option("--wedding", help="The wedding that it is about: an id, or wedding-1.")]
 PriorityName = Annotated[str, typer.Option("--priority", help="critical, high, normal or low.")]
 Expires = Annotated[str, typer.Option("--expires", help="ISO 8601 time after which it is void.")]
-_UNDER_WAY = (
-    BroadcastState.BROADCAST_STATE_AWAITING_APPROVAL,
-    BroadcastState.BROADCAST_STATE_PENDING,
-    BroadcastState.BROADCAST_STATE_DISPATCHING,
-)
 BroadcastId = Annotated[str, typer.Argument(help="The broadcast's id.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the root."""
-    for command in (send, preview, show, watch, cancel):
+    for command in (send, preview, show, watching.watch, approve, reject, cancel):
         app.command()(command)
 
 
@@ -96,7 +93,7 @@ def send(
     else:
         _print_sent(answer, dry_run)
     if follow and not dry_run:
-        _watch(settings, answer.broadcast.broadcast_id)
+        watching.follow(settings, answer.broadcast.broadcast_id, is_known=True)
 
 
 async def _send(connection: Connection, request: SendBroadcastRequest) -> SendBroadcastResponse:
@@ -107,12 +104,18 @@ async def _send(connection: Connection, request: SendBroadcastRequest) -> SendBr
 
 def _print_sent(answer: SendBroadcastResponse, dry_run: bool) -> None:
     people = f"{answer.targeted_users:,} {'person' if answer.targeted_users == 1 else 'people'}"
+    broadcast_id, state = answer.broadcast.broadcast_id, answer.broadcast.state
+    waits = state == BroadcastState.BROADCAST_STATE_AWAITING_APPROVAL
     if dry_run:
-        output.console.print(f"Would be sent to {people}.")
-    else:
         output.console.print(
-            f"[bold]{answer.broadcast.broadcast_id}[/bold]  {output.state(answer.broadcast.state)}, for {people}"
+            f"Would {'wait for approval by another admin, then ' * waits}be sent to {people}."
         )
+    else:
+        output.console.print(f"[bold]{broadcast_id}[/bold]  {output.state(state)}, for {people}")
+        if waits:
+            output.console.print(
+                f"It goes out once another admin types: broadcast approve {broadcast_id}", soft_wrap=True
+            )
     if answer.unknown_user_ids:
         output.console.print(f"{answer.unknown_user_ids} of the user ids are unknown and were left out.")
     quotas.print_if_few(answer.quota)
@@ -195,6 +198,9 @@ def _print_broadcast(broadcast: Broadcast) -> None:
         ("scheduled for", output.moment(broadcast.scheduled_for)),
         ("sent at", output.moment(broadcast.sent_at)),
         ("cancelled at", output.moment(broadcast.cancelled_at)),
+        ("decided by", broadcast.decided_by),
+        ("decided at", output.moment(broadcast.decided_at)),
+        ("their reason", broadcast.decision_reason),
         ("error", broadcast.error),
     ]
     output.facts((name, value) for name, value in pairs if value)
@@ -214,41 +220,45 @@ def _print_stats(stats: BroadcastStats) -> None:
     output.ledger(stats.ledger)
 
 
-def watch(
+def approve(
     context: typer.Context,
     broadcast_id: BroadcastId,
-    to_the_end: Annotated[
-        bool, typer.Option("--to-the-end", help="Go on until what is held for quiet hours is released, too.")
-    ] = False,
+    reason: Annotated[str, typer.Option(help="For the record.")] = "",
 ) -> None:
-    """Watch a broadcast go out until its state is final."""
-    _watch(_settings(context), broadcast_id, to_the_end)
+    """Let a broadcast go out that waits for approval. Admins only, and never their own."""
+    settings = _settings(context)
+    request = ApproveBroadcastRequest(request_id=str(uuid4()), broadcast_id=broadcast_id, reason=reason)
+
+    async def call(connection: Connection) -> ApproveBroadcastResponse:
+        return await connection.sender.ApproveBroadcast(
+            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+        return
+    due = answer.broadcast.scheduled_for
+    later = f", to go out at {output.moment(due)}" if due.ToDatetime(UTC) > datetime.now(UTC) else ""
+    output.console.print(f"Approved: it is {output.state(answer.broadcast.state)}{later}.")
 
 
-def _watch(settings: Settings, broadcast_id: str, to_the_end: bool = False) -> None:
-    def follow(connection: Connection) -> Awaitable[None]:
-        return _follow(connection, broadcast_id, to_the_end)
+def reject(
+    context: typer.Context,
+    broadcast_id: BroadcastId,
+    reason: Annotated[str, typer.Option(help="What its sender is told.")] = "",
+) -> None:
+    """End a broadcast that waits for approval: nobody will get it. Admins only, and never their own."""
+    settings = _settings(context)
+    request = RejectBroadcastRequest(request_id=str(uuid4()), broadcast_id=broadcast_id, reason=reason)
 
-    run(settings, follow)
+    async def call(connection: Connection) -> RejectBroadcastResponse:
+        return await connection.sender.RejectBroadcast(
+            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
 
-
-async def _follow(connection: Connection, broadcast_id: str, to_the_end: bool) -> None:
-    call = connection.sender.WatchBroadcast(
-        WatchBroadcastRequest(broadcast_id=broadcast_id), metadata=connection.metadata()
-    )
-    async for progress in call:
-        output.print_json(progress) if connection.json else _print_progress(progress)
-        if progress.state not in _UNDER_WAY and not to_the_end:
-            return
-
-
-def _print_progress(progress: WatchBroadcastResponse) -> None:
-    stats = progress.stats
-    output.console.print(
-        f"{output.moment(progress.time)}  {output.state(progress.state):<12} "
-        f"{stats.engagement.delivered:>9,} of {stats.targeted:,} delivered, {stats.engagement.read:,} read, "
-        f"{progress.unacknowledged:,} not acknowledged, {progress.deliveries_per_second:,.0f}/s"
-    )
+    answer = run(settings, call)
+    output.print_json(answer) if settings.json else output.console.print("Rejected: nobody will get it.")
 
 
 def cancel(

@@ -31,6 +31,8 @@ _RETRY_CEILING_S: Final = 5.0
 _OUTAGE_CEILING_S: Final = 1.0
 _OVERDUE_PAUSE_S: Final = 0.01
 _KEPT_FOR: Final = timedelta(days=7)
+# What has no room in the window waits for something else to be settled.
+_CROWDED_PAUSE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +130,14 @@ class OutboxRelay:
         lease_ceiling_s: float = 240.0,
         poll_s: float = 0.2,
         batch: int = 100,
+        window: int | None = None,
         encode: Callable[[ClaimedEntry], bytes] | None = None,
     ) -> None:
         """A row's first lease is `lease_s` long, each further one twice that, at most `lease_ceiling_s`.
+
+        With a `window`, a row waits while so many that are as urgent or more have been published and are not settled,
+        each until its first lease ends; so what is less urgent does not begin while much that is more so is under way.
+        Several relays that claim at the same moment may each fill it.
 
         `encode` makes the message of a row, for one that must carry its epoch; without it the payload is sent.
         """
@@ -141,6 +148,8 @@ class OutboxRelay:
         self._lease_ceiling_s = max(lease_s, lease_ceiling_s)
         self._poll_s = poll_s
         self._batch = batch
+        self._window = window
+        self._overdue_pause_s = _OVERDUE_PAUSE_S if window is None else _CROWDED_PAUSE_S
         self._encode = encode or (lambda entry: entry.payload)
         self._queries = load(_SQL, schema=schema)
         self._wake = asyncio.Event()
@@ -182,7 +191,7 @@ class OutboxRelay:
         """Claim one batch of what is due and publish it; how many rows that were."""
         await failpoint(self._names.before_claim)
         rows = await self._database.fetch(
-            self._queries["claim"], self._batch, self._lease_s, self._lease_ceiling_s
+            self._queries["claim"], self._batch, self._lease_s, self._lease_ceiling_s, self._window
         )
         if not rows:
             return 0
@@ -235,8 +244,8 @@ class OutboxRelay:
         seconds = await self._database.fetchval(self._queries["seconds_until_next"])
         if seconds is None:
             return self._poll_s
-        # What is overdue and was not claimed is in somebody else's hands for a moment.
-        return min(self._poll_s, seconds if seconds > 0 else _OVERDUE_PAUSE_S)
+        # What is overdue and was not claimed is in somebody else's hands for a moment, or has no room in the window.
+        return min(self._poll_s, seconds if seconds > 0 else self._overdue_pause_s)
 
 
 @dataclass(frozen=True, slots=True)

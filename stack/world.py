@@ -87,6 +87,7 @@ CAST = (
     Cast("florist", "Fleur Dubois", "florist", "supplier", "starter", "Europe/Paris"),
     Cast("venue", "Schloss Lindenau", "venue", "supplier", "enterprise", "Europe/Vienna"),
     Cast("outsider", "Olu Adeyemi", "coordinator", "supplier", "professional", "Africa/Lagos"),
+    Cast("approver", "Berit Solheim", "admin", "staff", "enterprise", "Europe/Oslo"),
 )
 FIRST_TEAM = (3, 4, 2, 5, 6, 7)
 

@@ -38,9 +38,11 @@ class Settings:
     inbox: Address
     relay_lease_s: float
     relay_lease_ceiling_s: float
+    relay_window: int
     backlog: Mapping[Priority, int]
     limits: Limits
     retention: RetentionTerms
+    approval_threshold: int
     log_format: str | None
 
     @classmethod
@@ -62,12 +64,17 @@ class Settings:
             # each time, up to the ceiling.
             relay_lease_s=env.seconds("SENDER_RELAY_LEASE_S", 30.0, least=1, most=3600),
             relay_lease_ceiling_s=env.seconds("SENDER_RELAY_LEASE_CEILING_S", 240.0, least=1, most=3600),
+            # How many may be on their way from announcement to end before less urgent ones wait: what dispatchers have
+            # in hand at once, several times over, and what they deliver within a lease.
+            relay_window=env.integer("SENDER_RELAY_WINDOW", 128, least=1, most=100_000),
             backlog={
                 priority: env.integer(f"SENDER_BACKLOG_{priority.name}", usual, least=1, most=1_000_000)
                 for priority, usual in _BACKLOG.items()
             },
             limits=_read_limits(env),
             retention=RetentionTerms.read(env),
+            # How many people a broadcast may be meant for without another admin's approval.
+            approval_threshold=env.integer("SENDER_APPROVAL_THRESHOLD", 50_000, least=0, most=1_000_000_000),
             log_format=read_format(env),
         )
 

@@ -182,6 +182,15 @@ class Content:
         return wall_of(self.targeting, self.wedding.wedding_id if self.wedding else None)
 
 
+def needs_approval(content: Content, targeted: int, above: int) -> bool:
+    """Whether another admin must agree: to more than `above` people, and to a critical one that is about no wedding.
+
+    `targeted` is how many are meant at acceptance. That is what is agreed to, however many there are at dispatch.
+    """
+    is_alarm = content.priority is Priority.CRITICAL and content.wedding is None
+    return is_alarm or targeted > above
+
+
 def wall_of(targeting: Targeting, wedding_id: str | None) -> tuple[str, ...]:
     """The weddings whose teams bound an audience: the one it is about, else those it is targeted at."""
     return (wedding_id,) if wedding_id else targeting.wedding_ids
@@ -207,6 +216,15 @@ class Cancellation:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """Who approved or rejected a broadcast (a user id), when, and what they gave as the reason."""
+
+    by: str
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Broadcast:
     """A broadcast with its state. `targeted` is how many people it was meant for when it was accepted."""
 
@@ -222,3 +240,4 @@ class Broadcast:
     is_being_cancelled: bool = False
     is_to_be_retracted: bool = False
     cancellation: Cancellation | None = None
+    decision: Decision | None = None

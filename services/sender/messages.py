@@ -182,6 +182,10 @@ def broadcast_message(broadcast: Broadcast) -> sender_pb2.Broadcast:
     if broadcast.cancellation is not None:
         message.cancelled_at.CopyFrom(_timestamp(broadcast.cancellation.at))
         message.cancel_reason = broadcast.cancellation.reason
+    if broadcast.decision is not None:
+        message.decided_by = broadcast.decision.by
+        message.decided_at.CopyFrom(_timestamp(broadcast.decision.at))
+        message.decision_reason = broadcast.decision.reason
     return message
 
 

@@ -50,7 +50,6 @@ class Orders:
             raise IllegalState("The broadcast is being cancelled.")
         if broadcast.state in _UNDER_WAY:
             return order_message(broadcast)
-        require_transition(broadcast.state, State.DISPATCHING)
         await self._require_due(broadcast, self._clock.now())
         return await self._begin(broadcast, await self._require_right(broadcast))
 
@@ -61,12 +60,12 @@ class Orders:
         return broadcast
 
     async def _require_due(self, broadcast: Broadcast, now: datetime) -> None:
-        content = broadcast.content
-        if content.scheduled_for > now + _CLOCK_TOLERANCE:
-            raise IllegalState("The broadcast is not due yet.")
-        if content.expires_at is not None and content.expires_at <= now:
+        if _has_run_out(broadcast, now):
             await self._end(broadcast, State.EXPIRED, now)
             raise IllegalState("The broadcast has expired.")
+        require_transition(broadcast.state, State.DISPATCHING)
+        if broadcast.content.scheduled_for > now + _CLOCK_TOLERANCE:
+            raise IllegalState("The broadcast is not due yet.")
 
     async def _require_right(self, broadcast: Broadcast) -> Wedding | None:
         """What the directory says of its wedding now; the broadcast fails when its author may not send it any more."""
@@ -92,8 +91,18 @@ class Orders:
         return order_message(replace(broadcast, state=State.DISPATCHING, content=content))
 
     async def _end(self, broadcast: Broadcast, state: State, at: datetime, error: str = "") -> None:
-        await self._store.conclude(broadcast.broadcast_id, (State.PENDING,), state, at, error)
+        await self._store.conclude(broadcast.broadcast_id, (broadcast.state,), state, at, error)
         log.warning(
             "broadcast_not_dispatched", broadcast_id=broadcast.broadcast_id, state=state.value, error=error
         )
         self._changes.tell(broadcast.broadcast_id)
+
+
+def _has_run_out(broadcast: Broadcast, now: datetime) -> bool:
+    """Whether it may only expire. One that waits for approval is announced for no other reason."""
+    expires_at = broadcast.content.expires_at
+    if expires_at is None:
+        return False
+    if broadcast.state is State.AWAITING_APPROVAL:
+        return expires_at <= now + _CLOCK_TOLERANCE
+    return broadcast.state is State.PENDING and expires_at <= now

@@ -8,7 +8,7 @@ SELECT
     request_ids
 FROM accept_broadcast(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-    $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32
+    $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31::text::broadcast_state, $32, $33
 );
 
 -- name: find_standing
@@ -34,7 +34,8 @@ SELECT
     broadcast_id, type, priority, title, message, action_label, action_url,
     everyone, user_ids, roles, tiers, segment_ids, wedding_ids, wedding_id, couple_name, wedding_date,
     scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state::text AS state, sent_at, failed_at, error,
-    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
+    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent,
+    decided_by, decided_at, decision_reason
 FROM read_broadcast($1, $2, $3, $4);
 
 -- name: list_visible_broadcasts
@@ -43,7 +44,8 @@ SELECT
     broadcast_id, type, priority, title, message, action_label, action_url,
     everyone, user_ids, roles, tiers, segment_ids, wedding_ids, wedding_id, couple_name, wedding_date,
     scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state::text AS state, sent_at, failed_at, error,
-    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
+    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent,
+    decided_by, decided_at, decision_reason
 FROM list_broadcasts($1, $2, $3, $4::text[]::broadcast_state[], $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
 
 -- name: find_broadcast
@@ -52,7 +54,8 @@ SELECT
     broadcast_id, type, priority, title, message, action_label, action_url,
     everyone, user_ids, roles, tiers, segment_ids, wedding_ids, wedding_id, couple_name, wedding_date,
     scheduled_for, expires_at, created_by, created_by_service, created_at, targeted, state::text AS state, sent_at, failed_at, error,
-    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent
+    cancel_requested_at, cancel_reason, retract, cancelled_at, retracted, stopped, already_sent,
+    decided_by, decided_at, decision_reason
 FROM broadcasts
 WHERE broadcast_id = $1;
 
@@ -87,6 +90,10 @@ SELECT request_cancel($1, $2, $3, $4::text[]::broadcast_state[], $5, $6) AS is_n
 -- name: finish_cancel
 -- Claimed only when everybody who had to stop has confirmed it.
 SELECT finish_cancel($1, $2::text[]::broadcast_state[], $3, $4, $5) AS is_cancelled;
+
+-- name: decide_broadcast
+-- An admin's word on what another has sent, and what becomes of it, in one transaction.
+SELECT decide_broadcast($1, $2, $3::text[]::broadcast_state[], $4::text::broadcast_state, $5, $6, $7) AS is_decided;
 
 -- name: count_waiting
 -- How far the dispatchers are behind: what is due and has not been reported, as the partial indexes hold it. By now(), which

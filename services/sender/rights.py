@@ -117,6 +117,14 @@ def require_weddings(caller: Caller) -> None:
         raise NotFound("A wedding that the request names does not exist.")
 
 
+def require_decider(caller: Caller, author: Author) -> None:
+    """Raise PermissionDenied unless the caller may approve or reject what this author has sent."""
+    if not caller.is_admin:
+        raise PermissionDenied("Only admins approve or reject broadcasts.")
+    if caller.author == author:
+        raise PermissionDenied("Nobody decides about their own broadcast: another admin must.")
+
+
 def require_reach(caller: Caller, broadcast_type: BroadcastType, targeting: Targeting) -> None:
     """Raise unless this sender may send this type to this audience; `caller.weddings` must be the audience's wall.
 

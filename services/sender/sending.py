@@ -12,7 +12,7 @@ from wedsync.broadcast.v1 import sender_pb2
 
 from services.sender.backlog import Backlog
 from services.sender.directory import Count, Directory
-from services.sender.domain import TYPES, Broadcast, Priority, wall_of
+from services.sender.domain import TYPES, Broadcast, Priority, State, needs_approval, wall_of
 from services.sender.forecasts import preview_message
 from services.sender.limits import Tally
 from services.sender.messages import (
@@ -51,8 +51,12 @@ class Sending:
         quotas: Quotas,
         clock: Clock,
         wake_relay: Callable[[], None],
+        approval_threshold: int,
     ) -> None:
-        """`wake_relay` is told of every commit that added an outbox row which is due, or nearly so."""
+        """`wake_relay` is told of every commit that added an outbox row which is due, or nearly so.
+
+        What is meant for more people than `approval_threshold` waits for another admin.
+        """
         self._store = store
         self._replays = replays
         self._directory = directory
@@ -60,6 +64,7 @@ class Sending:
         self._quotas = quotas
         self._clock = clock
         self._wake_relay = wake_relay
+        self._approval_threshold = approval_threshold
 
     async def precede(
         self, request: sender_pb2.SendBroadcastRequest
@@ -98,7 +103,9 @@ class Sending:
         if late := list(expiry_violations(draft, now)):
             raise InvalidField(violations=late)
         content = draft.content(now, caller.wedding(draft.wedding_id))
-        broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted)
+        waits = needs_approval(content, count.targeted, self._approval_threshold)
+        state = State.AWAITING_APPROVAL if waits else State.PENDING
+        broadcast = Broadcast(str(uuid4()), content, caller.author, now, count.targeted, state)
         response = _response(broadcast, count.unknown_to(caller))
         tally = Tally(caller.author, draft.type, draft.chosen_priority, draft.wedding_id)
         if request.validate_only:
@@ -159,7 +166,7 @@ class Sending:
             quota = self._quotas.settle(tally, outcome.standing, asked_at, is_counted=outcome.is_accepted)
         response.quota.CopyFrom(quota_message(quota))
         due_in = broadcast.content.scheduled_for - broadcast.created_at
-        if not due_in:
+        if not due_in and broadcast.state is State.PENDING:
             self._backlog.add(broadcast.content.priority)
         # What is due later than that it finds by itself, in time.
         if due_in < _SOON:
@@ -203,6 +210,7 @@ def _log_accepted(broadcast: Broadcast) -> None:
         "priority": content.priority.slug,
         "targeted": broadcast.targeted,
         "scheduled": content.scheduled_for > broadcast.created_at,
+        "awaits_approval": broadcast.state is State.AWAITING_APPROVAL,
     }
     log.info("broadcast_accepted", **fields)
     if content.priority is Priority.CRITICAL:

@@ -1,12 +1,14 @@
 """The gRPC edge of the sender, and who may call what of it."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Final
 
 from typing_extensions import override
 from wedsync.broadcast.v1 import sender_pb2
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
 
+from services.sender.approval import APPROVE, REJECT, Approval
 from services.sender.cancelling import CANCEL, Cancelling
 from services.sender.listing import Listing
 from services.sender.orders import Orders
@@ -42,94 +44,108 @@ RIGHTS: Final[dict[str, Right]] = {
 """Each method's row of product.md's table of rights."""
 
 
-def replays(sending: Sending, cancelling: Cancelling) -> dict[str, Replay]:
-    """What answers a repeated request before anything about it is judged anew, and refuses a send that is too much."""
-    return {SEND: sending.precede, CANCEL: cancelling.replay}
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """The parts of the sender that its methods are made of."""
 
+    sending: Sending
+    quotas: Quotas
+    approval: Approval
+    cancelling: Cancelling
+    progress: Progress
+    orders: Orders
+    listing: Listing
+    cleaning_up: CleaningUp
 
-def rules(sending: Sending, quotas: Quotas) -> dict[str, Rules]:
-    """The rules that the contract's annotations cannot state; they are told together with those that they do."""
-    return {
-        SEND: sending.send_violations,
-        "PreviewAudience": sending.preview_violations,
-        "GetQuota": quotas.violations,
-    }
+    def replays(self) -> dict[str, Replay]:
+        """What answers a repeated request before it is judged anew, and refuses a send that is too much."""
+        return {
+            SEND: self.sending.precede,
+            APPROVE: self.approval.replay_approval,
+            REJECT: self.approval.replay_rejection,
+            CANCEL: self.cancelling.replay,
+        }
+
+    def rules(self) -> dict[str, Rules]:
+        """The rules that the contract's annotations cannot state; they are told together with those that they do."""
+        return {
+            SEND: self.sending.send_violations,
+            "PreviewAudience": self.sending.preview_violations,
+            "GetQuota": self.quotas.violations,
+        }
 
 
 class SenderServicer(SenderServiceServicer):
     """Each method is the part of the sender that does it; those that are missing answer UNIMPLEMENTED."""
 
-    def __init__(
-        self,
-        sending: Sending,
-        quotas: Quotas,
-        cancelling: Cancelling,
-        progress: Progress,
-        orders: Orders,
-        listing: Listing,
-        cleaning_up: CleaningUp,
-    ) -> None:
-        self._sending = sending
-        self._quotas = quotas
-        self._cancelling = cancelling
-        self._progress = progress
-        self._orders = orders
-        self._listing = listing
-        self._cleaning_up = cleaning_up
+    def __init__(self, use_cases: UseCases) -> None:
+        self._does = use_cases
 
     @override
     async def SendBroadcast(
         self, request: sender_pb2.SendBroadcastRequest, context: object
     ) -> sender_pb2.SendBroadcastResponse:
-        return await self._sending.send(request)
+        return await self._does.sending.send(request)
 
     @override
     async def PreviewAudience(
         self, request: sender_pb2.PreviewAudienceRequest, context: object
     ) -> sender_pb2.PreviewAudienceResponse:
-        return await self._sending.preview(request)
+        return await self._does.sending.preview(request)
 
     @override
     async def GetQuota(
         self, request: sender_pb2.GetQuotaRequest, context: object
     ) -> sender_pb2.GetQuotaResponse:
-        return await self._quotas.get(request)
+        return await self._does.quotas.get(request)
+
+    @override
+    async def ApproveBroadcast(
+        self, request: sender_pb2.ApproveBroadcastRequest, context: object
+    ) -> sender_pb2.ApproveBroadcastResponse:
+        return await self._does.approval.approve(request)
+
+    @override
+    async def RejectBroadcast(
+        self, request: sender_pb2.RejectBroadcastRequest, context: object
+    ) -> sender_pb2.RejectBroadcastResponse:
+        return await self._does.approval.reject(request)
 
     @override
     async def CancelBroadcast(
         self, request: sender_pb2.CancelBroadcastRequest, context: object
     ) -> sender_pb2.CancelBroadcastResponse:
-        return await self._cancelling.cancel(request)
+        return await self._does.cancelling.cancel(request)
 
     @override
     async def GetBroadcast(
         self, request: sender_pb2.GetBroadcastRequest, context: object
     ) -> sender_pb2.GetBroadcastResponse:
-        return await self._progress.get(request.broadcast_id.lower())
+        return await self._does.progress.get(request.broadcast_id.lower())
 
     @override
     async def ListBroadcasts(
         self, request: sender_pb2.ListBroadcastsRequest, context: object
     ) -> sender_pb2.ListBroadcastsResponse:
-        return await self._listing.list(request)
+        return await self._does.listing.list(request)
 
     @override
     async def WatchBroadcast(
         self, request: sender_pb2.WatchBroadcastRequest, context: object
     ) -> AsyncIterator[sender_pb2.WatchBroadcastResponse]:
-        async for progress in self._progress.watch(request.broadcast_id.lower()):
+        async for progress in self._does.progress.watch(request.broadcast_id.lower()):
             yield progress
 
     @override
     async def CleanUp(
         self, request: sender_pb2.CleanUpRequest, context: object
     ) -> sender_pb2.CleanUpResponse:
-        return await self._cleaning_up.clean_up(dry_run=request.dry_run)
+        return await self._does.cleaning_up.clean_up(dry_run=request.dry_run)
 
     @override
     async def GetDispatchOrder(
         self, request: sender_pb2.GetDispatchOrderRequest, context: object
     ) -> sender_pb2.GetDispatchOrderResponse:
         is_plan = request.purpose == sender_pb2.DISPATCH_PURPOSE_PLAN
-        fetch = self._orders.plan if is_plan else self._orders.content
+        fetch = self._does.orders.plan if is_plan else self._does.orders.content
         return sender_pb2.GetDispatchOrderResponse(order=await fetch(request.broadcast_id.lower()))

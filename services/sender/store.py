@@ -16,6 +16,7 @@ from services.sender.domain import (
     Broadcast,
     Cancellation,
     Content,
+    Decision,
     Priority,
     State,
     Targeting,
@@ -101,6 +102,7 @@ class CallStore:
                 broadcast_due(content.priority.slug),
                 due_payload(broadcast),
                 content.scheduled_for <= broadcast.created_at,
+                broadcast.state,
                 limit.hour,
                 limit.day,
             )
@@ -237,6 +239,21 @@ class DispatchStore:
         )
         return None if row is None else Conclusion(State(row["present"]), row["has_moved"])
 
+    async def decide(self, broadcast: Broadcast, by: Author, state: State, reason: str) -> bool:
+        """Move what waits for approval to `state`; False when it does not wait any more."""
+        return bool(
+            await self._database.fetchval(
+                _QUERIES["decide_broadcast"],
+                by.name,
+                broadcast.broadcast_id,
+                states_before(state),
+                state,
+                reason,
+                broadcast_due(broadcast.content.priority.slug),
+                due_payload(broadcast),
+            )
+        )
+
     async def finish_cancel(
         self, broadcast_id: str, *, stopped: int, already_sent: int, retracted: bool
     ) -> bool:
@@ -313,6 +330,7 @@ def _broadcast(row: Row) -> Broadcast:
         is_being_cancelled=row["cancel_requested_at"] is not None,
         is_to_be_retracted=row["retract"],
         cancellation=_cancellation(row),
+        decision=_decision(row),
     )
 
 
@@ -357,3 +375,9 @@ def _cancellation(row: Row) -> Cancellation | None:
         already_sent=row["already_sent"],
         retracted=row["retracted"],
     )
+
+
+def _decision(row: Row) -> Decision | None:
+    if row["decided_at"] is None:
+        return None
+    return Decision(row["decided_by"], row["decided_at"], row["decision_reason"])

@@ -2,15 +2,32 @@
 -- What is due, critical first, and what was published without a result until its lease ended. SKIP LOCKED lets any number
 -- of relays share the work. A crash of Postgres may forget a claim, which is then made again: so it need not wait for the disk.
 -- Each lease is twice as long as the one before, up to a ceiling: where much waits for its turn, saying it again makes more wait.
+-- With a window, a row waits while so many that are as urgent or more are under way, said once and not settled.
 WITH hasty AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS setting
 ), due AS MATERIALIZED (
-    SELECT pending.id
+    SELECT pending.id, pending.rank, pending.due_at
     FROM hasty, {schema}.outbox AS pending
     WHERE pending.state = 'pending' AND pending.due_at <= now()
     ORDER BY pending.rank, pending.due_at
     LIMIT $1
     FOR UPDATE OF pending SKIP LOCKED
+), under_way AS MATERIALIZED (
+    SELECT
+        published.rank,
+        count(*) AS rows
+    FROM {schema}.outbox AS published
+    WHERE $4::integer IS NOT NULL
+        AND published.state = 'published' AND published.epoch = 1 AND published.lease_until > now()
+    GROUP BY published.rank
+), admitted AS (
+    SELECT placed.id
+    FROM (
+        SELECT due.id, due.rank, row_number() OVER (ORDER BY due.rank, due.due_at) AS place
+        FROM due
+    ) AS placed
+    WHERE $4::integer IS NULL
+        OR placed.place + coalesce((SELECT sum(under_way.rows) FROM under_way WHERE under_way.rank <= placed.rank), 0) <= $4
 ), expired AS MATERIALIZED (
     SELECT published.id
     FROM hasty, {schema}.outbox AS published
@@ -27,7 +44,7 @@ SET
     lease_until = now() + make_interval(
         secs => least($3::float8, $2::float8 * 2 ^ least(greatest(claimed.epoch - claimed.attempts, 0), 16))
     )
-FROM (SELECT due.id FROM due UNION ALL SELECT expired.id FROM expired) AS chosen
+FROM (SELECT admitted.id FROM admitted UNION ALL SELECT expired.id FROM expired) AS chosen
 WHERE claimed.id = chosen.id
 RETURNING
     claimed.id, claimed.key, claimed.subject, claimed.payload, claimed.due_at, claimed.rank, claimed.settle,

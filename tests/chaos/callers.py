@@ -77,6 +77,11 @@ class Callers:
         """The admin's metadata."""
         return self.person(demo_id("admin"))
 
+    @property
+    def approver(self) -> Metadata:
+        """Another admin's metadata."""
+        return self.person(demo_id("approver"))
+
     def token(self, user_id: UUID) -> str:
         """A person's bare token."""
         return self._mint.mint_user_token(user_id)

@@ -20,6 +20,8 @@ class Fate(StrEnum):
     """Cancelled and taken out: nobody has it any more."""
     EXPIRED = "expired"
     """It has a time limit that has passed: nobody has it any more."""
+    REJECTED = "rejected"
+    """Another admin was against it: nobody has ever had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ _FINAL: Final = {
     Fate.STOPPED: {"cancelled"},
     Fate.HIDDEN: {"cancelled"},
     Fate.EXPIRED: {"sent", "expired"},
+    Fate.REJECTED: {"rejected"},
 }
 
 
@@ -214,6 +217,8 @@ def _allowed(each: Accepted, *, is_record: bool) -> tuple[BitMap, BitMap]:
     """Who must have it and who may."""
     nobody = BitMap()
     match each.fate:
+        case Fate.REJECTED:
+            return nobody, nobody
         case Fate.DELIVERED:
             return each.must, each.may
         case Fate.STOPPED:
@@ -256,7 +261,7 @@ def check_stream(seen: Seen, accepted: Mapping[str, Accepted]) -> Iterator[Findi
     for what, shown in (("added", seen.added), ("alert", seen.alerts)):
         for broadcast_id, times in shown.items():
             each = accepted.get(broadcast_id)
-            if each is None or seen.number not in each.may:
+            if each is None or each.fate is Fate.REJECTED or seen.number not in each.may:
                 yield Finding(UNEXPECTED, broadcast_id, f"{what} on the stream of {seen.label}", times)
             if times > 1:
                 detail = f"{what} {times} times on the stream of {seen.label}"

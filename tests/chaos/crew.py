@@ -13,6 +13,7 @@ from stack.world import World
 from tests.chaos.callers import Callers
 from tests.chaos.cast import Cast, choose_cast
 from tests.chaos.changes import Changes
+from tests.chaos.desk import Desk
 from tests.chaos.echo import Echo
 from tests.chaos.ending import end
 from tests.chaos.faults import Faults
@@ -39,6 +40,7 @@ class Crew:
     lists: Lists
     screens: Screens
     workload: Workload
+    desk: Desk
     changes: Changes
     echo: Echo
     faults: Faults
@@ -98,6 +100,7 @@ def _hire(site: Site, terms: Terms) -> Crew:
             record.arrived,
             echo.follow_cancel,
         ),
+        desk=Desk(callers, record, dice("desk")),
         changes=changes,
         echo=echo,
         faults=Faults(site, echo, dice("faults")),

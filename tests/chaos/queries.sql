@@ -35,11 +35,18 @@ FROM inbox.direct;
 SELECT broadcast_id, title, state, sent_at
 FROM sender.broadcasts;
 
+-- name: waiting
+-- What another admin has to decide about.
+SELECT broadcast_id, expires_at IS NOT NULL AS expires
+FROM sender.broadcasts
+WHERE state = 'awaiting_approval' AND cancel_requested_at IS NULL
+ORDER BY created_at;
+
 -- name: unfinished
 -- What is still on its way.
 SELECT count(*)
 FROM sender.broadcasts
-WHERE state IN ('pending', 'dispatching')
+WHERE state IN ('awaiting_approval', 'pending', 'dispatching')
     OR (cancel_requested_at IS NOT NULL AND state = 'sent')
     OR (retract AND NOT retracted AND state IN ('sent', 'cancelled'));
 

@@ -44,6 +44,14 @@ class OnRecord:
     sent_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A broadcast that waits for approval."""
+
+    broadcast_id: str
+    expires: bool
+
+
 class Record:
     """The databases, seen by the administrator; asked again for as long as Postgres is away."""
 
@@ -78,6 +86,11 @@ class Record:
         return [
             OnRecord(str(row["broadcast_id"]), row["title"], row["state"], row["sent_at"]) for row in rows
         ]
+
+    async def waiting(self) -> list[Waiting]:
+        """All that waits for approval now."""
+        rows = await self._ask(lambda connection: connection.fetch(QUERIES["waiting"]))
+        return [Waiting(str(row["broadcast_id"]), row["expires"]) for row in rows]
 
     async def unfinished(self) -> int:
         """How many broadcasts and cancels are on their way."""

@@ -72,6 +72,7 @@ async def _loaded(crew: Crew, course: Course) -> AsyncIterator[asyncio.Task[None
     """With everybody at work; the task is the sends. Whoever has stopped working before the end is told."""
     sending = asyncio.create_task(crew.workload.run(), name="workload")
     others = [
+        asyncio.create_task(crew.desk.run(), name="desk"),
         asyncio.create_task(crew.changes.run(), name="changes"),
         asyncio.create_task(_echoing(crew), name="echo"),
     ]

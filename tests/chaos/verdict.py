@@ -12,6 +12,7 @@ from pyroaring import BitMap
 
 from tests.chaos.checker import Accepted, Fate, Seen, Sent, Verdict, check
 from tests.chaos.crew import Crew
+from tests.chaos.desk import Decisions
 from tests.chaos.looking import Looking
 from tests.chaos.processes import Death
 from tests.chaos.reading import OnRecord
@@ -44,7 +45,7 @@ async def judge(
     looking = Looking(terms.look_s)
     rows = await looking.at("what was accepted", crew.record.broadcasts(), [])
     teams = await looking.at("teams", crew.record.teams(crew.cast.changing), {})
-    outcome = outcome_of(crew.workload.attempts, rows, teams)
+    outcome = outcome_of(crew.workload.attempts, rows, teams, crew.desk.decisions)
     await _until_shown(crew, outcome.accepted)
     await _until_expired(crew.workload.attempts)
     verdict = await _compare(crew, terms, outcome, looking)
@@ -61,7 +62,7 @@ async def judge(
         kills=Counter({name: count for (name, action), count in fired.items() if action == "kill"}),
         lost_steps=Counter({name: count for (name, action), count in fired.items() if action == "skip"}),
         unfired=site.arming.missing(),
-        undone=crew.faults.missing(),
+        undone=[*crew.faults.missing(), *crew.desk.missing()],
         recoveries=[
             recovery(death.at, tries, outcome.arrivals) for death in kills if death.at < course.healed_at
         ],
@@ -71,6 +72,7 @@ async def judge(
         notes=[
             ", ".join(course.phases),
             f"{len(kills)} processes were killed",
+            f"{len(crew.desk.decisions.approved)} were approved, {len(crew.desk.decisions.rejected)} rejected",
             *(
                 f"{count} times a {service} ended by itself with code {code}"
                 for (service, code), count in sorted(ended.items())
@@ -81,7 +83,12 @@ async def judge(
     )
 
 
-def outcome_of(attempts: Iterable[Attempt], rows: Iterable[OnRecord], teams: Mapping[str, BitMap]) -> Outcome:
+def outcome_of(
+    attempts: Iterable[Attempt],
+    rows: Iterable[OnRecord],
+    teams: Mapping[str, BitMap],
+    decisions: Decisions,
+) -> Outcome:
     """Match sends with what is on record by the key in the title; `teams` are those that have changed, by wedding."""
     by_title: dict[str, list[OnRecord]] = {}
     for row in rows:
@@ -100,9 +107,12 @@ def outcome_of(attempts: Iterable[Attempt], rows: Iterable[OnRecord], teams: Map
             )
         )
         for row in found:
-            accepted.append(_accepted(attempt, row, teams.get(attempt.request.wedding_id)))
+            team = teams.get(attempt.request.wedding_id)
+            is_rejected = decisions.has_rejected(row.broadcast_id, row.state)
+            accepted.append(_accepted(attempt, row, team, is_rejected=is_rejected))
             if row.sent_at is not None and attempt.accepted_at is not None:
-                began = max(attempt.accepted_at, attempt.due_at)
+                approved_at = decisions.approved.get(row.broadcast_id, 0.0)
+                began = max(attempt.accepted_at, attempt.due_at, approved_at)
                 arrivals.append(Span(began, row.sent_at.timestamp()))
     for rest in by_title.values():  # nobody has sent these
         accepted += [Accepted(row.broadcast_id, BitMap(), BitMap(), Fate.DELIVERED, 0.0) for row in rest]
@@ -120,10 +130,12 @@ def slow_recoveries(kills: Iterable[float], tries: Sequence[Span], arrivals: Seq
     return found
 
 
-def _accepted(attempt: Attempt, row: OnRecord, team: BitMap | None) -> Accepted:
+def _accepted(attempt: Attempt, row: OnRecord, team: BitMap | None, *, is_rejected: bool) -> Accepted:
     cancel = attempt.cancel
     is_confirmed = cancel is not None and cancel.confirmed_at is not None
-    if cancel is not None and (is_confirmed or row.state == "cancelled"):
+    if is_rejected:
+        fate = Fate.REJECTED
+    elif cancel is not None and (is_confirmed or row.state == "cancelled"):
         fate = Fate.HIDDEN if cancel.retract else Fate.STOPPED
     else:
         fate = Fate.EXPIRED if attempt.expires else Fate.DELIVERED
@@ -185,6 +197,7 @@ async def _other_findings(crew: Crew, course: Course, outcome: Outcome, looking:
     return [
         *course.unfinished,
         *crew.screens.broken_off,
+        *(f"a decision was refused: {each}" for each in crew.desk.decisions.refused),
         *([f"{broadcasts} broadcasts or cancels are still on their way"] if broadcasts else []),
         *([f"{walls} walls are still another in the inbox than in the directory"] if walls else []),
         *(f"dead letters: {each}" for each in letters),

@@ -3,11 +3,14 @@
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from cli.exits import ExitCode
 from stack.background import BackgroundStack
 from stack.tokens import TokenMint
 from stack.world import demo_id
@@ -22,6 +25,13 @@ class Command:
 
     async def __call__(self, *arguments: str, who: str = "admin") -> tuple[int, str, str]:
         """Exit code, standard output, standard error."""
+        async with self.started(*arguments, who=who) as process:
+            output, errors = await process.communicate()
+        return process.returncode or 0, output.decode(), errors.decode()
+
+    @asynccontextmanager
+    async def started(self, *arguments: str, who: str = "admin") -> AsyncIterator[asyncio.subprocess.Process]:
+        """The running command, ended with the block."""
         command = [str(Path(sys.executable).with_name("broadcast"))]
         command += ["--token", self._mint.mint_user_token(demo_id(who)), *arguments]
         process = await asyncio.create_subprocess_exec(
@@ -30,8 +40,12 @@ class Command:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        output, errors = await process.communicate()
-        return process.returncode or 0, output.decode(), errors.decode()
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     async def service(self, scope: str, *arguments: str) -> tuple[int, str, str]:
         """The same, as a service account."""
@@ -61,6 +75,74 @@ async def test_a_script_sends_and_reads(command: Command) -> None:
     assert code == 0
     _, shown, _ = await command("--json", "show", broadcast_id)
     assert json.loads(shown)["stats"]["engagement"]["acknowledged"] == "1"
+
+
+ALARM = (
+    "send",
+    "--type",
+    "security.alert",
+    "--priority",
+    "critical",
+    "--title",
+    "Alarm",
+    "--message",
+    "Look",
+)
+
+
+async def test_an_alarm_is_approved_by_another_admin(command: Command) -> None:
+    """The sender is told what somebody else has to type, cannot type it themselves, and the others can."""
+    code, output, _ = await command(*ALARM, "--user", "venue")
+    assert code == 0
+    assert "awaiting_approval, for 1 person" in output
+    (typed,) = (line.partition(": ")[2] for line in output.splitlines() if "another admin" in line)
+    program, *arguments = typed.split()
+    assert (program, arguments[0]) == ("broadcast", "approve")
+    code, _, errors = await command(*arguments)
+    assert code == 4
+    assert "Nobody decides about their own broadcast" in errors
+    code, output, _ = await command(*arguments, "--reason", "Seen.", who="approver")
+    assert (code, output) == (0, "Approved: it is pending.\n")
+    _, output, _ = await command("show", arguments[1])
+    assert "Seen." in output
+
+
+async def test_an_alarm_is_rejected(command: Command) -> None:
+    """The watcher of its sender sees it wait and end; a dry run would have said that it waits."""
+    code, output, _ = await command(*ALARM, "--user", "venue", "--dry-run")
+    assert (code, output.splitlines()[0]) == (
+        0,
+        "Would wait for approval by another admin, then be sent to 1 person.",
+    )
+    _, output, _ = await command("--json", *ALARM, "--user", "venue")
+    broadcast_id = json.loads(output)["broadcast"]["broadcast_id"]
+    watching = asyncio.create_task(command("watch", broadcast_id))
+    code, output, _ = await command("reject", broadcast_id, "--reason", "No.", who="approver")
+    assert (code, output) == (0, "Rejected: nobody will get it.\n")
+    code, output, _ = await watching
+    assert code == 0
+    assert "rejected" in output
+    code, _, _ = await command("approve", broadcast_id, who="approver")
+    assert code == 6
+
+
+async def test_watching_goes_on_when_the_sender_is_replaced(command: Command, suite: BackgroundStack) -> None:
+    """The stream is cut off; it is opened again, nothing is told twice, and the command ends with the broadcast."""
+    _, output, _ = await command("--json", *ALARM, "--user", "venue")
+    broadcast_id = json.loads(output)["broadcast"]["broadcast_id"]
+    async with command.started("--json", "watch", broadcast_id) as process:
+        assert process.stdout is not None
+        told = [json.loads(await process.stdout.readline())["state"]]
+        suite.kill("sender")
+        while (await command("approve", broadcast_id, who="approver"))[0] == ExitCode.UNAVAILABLE:
+            await asyncio.sleep(0.1)
+        output, errors = await process.communicate()
+    told += [json.loads(line)["state"] for line in output.splitlines()]
+    assert process.returncode == 0
+    assert told[0] == "BROADCAST_STATE_AWAITING_APPROVAL"
+    assert told[-1] == "BROADCAST_STATE_SENT"
+    assert told.count(told[0]) == 1
+    assert "watching again" in errors.decode()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tests.e2e.wall_table import (
     View,
     answered,
     cancelled,
+    decided,
     directory,
     everything,
     explaining,
@@ -192,10 +193,7 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(
         ("GetAnalytics", "ListReceipts", "ListDeliveries"), Rule(reading, not_known_yet, _of_broadcast)
     ),
-    **dict.fromkeys(
-        ("ApproveBroadcast", "RejectBroadcast"),
-        Rule(reading, not_known_yet, _of_nothing, probes=_what_is_not_theirs),
-    ),
+    **dict.fromkeys(("ApproveBroadcast", "RejectBroadcast"), Rule(reading, decided, _of_broadcast)),
     **dict.fromkeys(("ListAuditEvents", "VerifyAuditLog"), Rule(everything, not_known_yet)),
     "CleanUp": Rule(nothing, answered, _of_nothing),
     "GetDispatchOrder": Rule(everything, looked_up, _purpose, _texts_asked_for),
@@ -248,7 +246,6 @@ RULES: Final[dict[str, Rule]] = {
 
 UNSERVED: Final = frozenset(
     {
-        "ApproveBroadcast",
         "CreateSegment",
         "DeletePushSubscription",
         "DeleteSegment",
@@ -268,7 +265,6 @@ UNSERVED: Final = frozenset(
         "PauseDispatch",
         "PinItem",
         "RegisterPushSubscription",
-        "RejectBroadcast",
         "ReplayDeadLetters",
         "ReportDelivery",
         "ResetPreferences",

@@ -266,6 +266,14 @@ def cancelled(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
     return _one(Code.FAILED_PRECONDITION)
 
 
+def decided(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
+    """Nobody decides about their own, and of what has been told nothing waits for a decision."""
+    if not asked.all() <= view.names:
+        return _one(Code.NOT_FOUND)
+    story = TOLD[next(iter(asked.of("broadcast")))]
+    return _one(Code.PERMISSION_DENIED if story.author == caller.name else Code.FAILED_PRECONDITION)
+
+
 def planned(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
     """A dispatch is there once its broadcast is due."""
     is_there = all(name in TOLD and not TOLD[name].is_for_tomorrow for name in asked.of("broadcast"))

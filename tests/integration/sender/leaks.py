@@ -40,7 +40,7 @@ ROWS: Final = "; ".join(
         _COUNT.format(_ME, _WEDDING, "1 hour"),
         _COUNT.format(_SOMEBODY, _WEDDING, "25 hours"),
         _BROADCAST.format(_OVER, _SOMEBODY),
-        f"UPDATE broadcasts SET state = 'rejected' WHERE broadcast_id = '{_OVER}'",  # noqa: S608
+        f"UPDATE broadcasts SET state = 'expired' WHERE broadcast_id = '{_OVER}'",  # noqa: S608
         f"UPDATE broadcasts SET ended_at = now() - interval '31 days' WHERE broadcast_id = '{_OVER}'",  # noqa: S608
         _REQUEST.format(_SOMEBODY, _OVER),
         f"UPDATE requests SET at = now() - interval '25 hours' WHERE request_id = '{_OVER}'",  # noqa: S608

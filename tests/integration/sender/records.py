@@ -12,7 +12,7 @@ _ADD = """
     INSERT INTO sender.broadcasts (
         broadcast_id, type, priority, title, message, everyone, user_ids, roles, tiers, segment_ids, wedding_ids,
         scheduled_for, created_by, created_by_service, created_at, targeted, state, sent_at, failed_at, error,
-        cancel_requested_at, cancelled_at, stopped, already_sent
+        cancel_requested_at, cancelled_at, stopped, already_sent, decided_by, decided_at
     )
     SELECT
         $1, $2, $3, 't', 'm', true, '{}', '{}', '{}', '{}', $4, $5, $6, false, given.at, 1,
@@ -23,7 +23,9 @@ _ADD = """
         CASE given.state WHEN 'cancelled' THEN given.at END,
         CASE given.state WHEN 'cancelled' THEN given.at END,
         CASE given.state WHEN 'cancelled' THEN 0 END,
-        CASE given.state WHEN 'cancelled' THEN 0 END
+        CASE given.state WHEN 'cancelled' THEN 0 END,
+        CASE given.state WHEN 'rejected' THEN 'reviewer' END,
+        CASE given.state WHEN 'rejected' THEN given.at END
     FROM (SELECT $7::timestamptz AS at, $8::text AS state) AS given
 """
 

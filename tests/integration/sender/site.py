@@ -225,6 +225,8 @@ def environment(
         **database.environment("sender"),
         "SENDER_LISTEN": "127.0.0.1:0",
         "SENDER_SERVICE_TOKEN_FILE": str(token),
+        # What a test does not settle must not keep the next one waiting.
+        "SENDER_RELAY_WINDOW": "100000",
         "SENDER_NATS_USER": "sender",
         "SENDER_NATS_PASSWORD": servers.nats.passwords.get("sender", ""),
         # Nobody delivers here, so what is sent waits for ever.

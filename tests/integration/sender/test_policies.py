@@ -287,7 +287,11 @@ async def test_worker_removes_what_is_over_and_nothing_else(tables: Tables) -> N
 
     assert await removed() == "DELETE 0"
     await tables.admin.execute(
-        "UPDATE broadcasts SET state = 'rejected' WHERE broadcast_id = ANY ($1)", [OWN, TEAMS]
+        """
+        UPDATE broadcasts SET state = 'rejected', decided_by = 'reviewer', decided_at = now()
+        WHERE broadcast_id = ANY ($1)
+        """,
+        [OWN, TEAMS],
     )
     assert await removed() == "DELETE 0"
     await tables.admin.execute(
@@ -325,6 +329,7 @@ async def test_worker_sees_and_removes_old_answers_and_not_what_they_say(tables:
         ("sender_api", "UPDATE broadcasts SET state = 'sent'"),
         ("sender_api", "UPDATE broadcasts SET title = 'other'"),
         ("sender_api", "UPDATE broadcasts SET created_by = 'other'"),
+        ("sender_api", "UPDATE broadcasts SET decided_by = 'other'"),
         ("sender_api", "UPDATE requests SET response = ''"),
         ("sender_api", "DELETE FROM counted_sends"),
         ("sender_api", "UPDATE counted_sends SET at = at - interval '1 day'"),

@@ -21,6 +21,7 @@ from stack.provision import SuiteDatabase
 from stack.tokens import TokenMint
 from tests.integration.sender.neighbours import Neighbours
 from tests.integration.sender.site import Servers, Site, a_send, ahead, environment, surroundings
+from tests.integration.sender.waiting import PENDING, approve, waiting
 from tests.integration.shared.edge import refusal_of
 from tests.integration.shared.polling import until, until_equal
 
@@ -172,6 +173,19 @@ async def test_send_survives_a_crash_around_its_commit(site: ProcessSite, moment
     broadcast_id = (await site.send(admin, request)).broadcast.broadcast_id
     assert await site.count("broadcasts") == before + 1
     await until(lambda: bool(site.lanes.of(broadcast_id)))
+
+
+@pytest.mark.parametrize("moment", ["before_commit", "after_commit"])
+async def test_approval_survives_a_crash_around_its_commit(site: ProcessSite, moment: str) -> None:
+    """The approver is not answered and calls again, without an id even: one decision, which is announced."""
+    await site.start(BROADCAST_FAILPOINTS=f"sender.decide.{moment}=kill@1")
+    broadcast_id = await waiting(site, site.service("broadcast.send"))
+    _, approver = site.person("admin")
+    assert (await refusal_of(approve(site, approver, broadcast_id))).code is grpc.StatusCode.UNAVAILABLE
+    assert await site.exit_code() == -signal.SIGKILL
+    await site.start()
+    assert (await approve(site, approver, broadcast_id)).broadcast.state == PENDING
+    await until(lambda: [each.epoch for each in site.lanes.of(broadcast_id)][:1] == [1])
 
 
 @pytest.mark.parametrize(

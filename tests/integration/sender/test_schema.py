@@ -39,6 +39,9 @@ CANCELLED = {
 }
 
 
+DECIDED = {"decided_by": "somebody else", "decided_at": NOW}
+
+
 @pytest.fixture
 async def tables(sender_database: SuiteDatabase) -> AsyncIterator[asyncpg.Connection]:
     """An administrator's connection, whose changes are forgotten after the test."""
@@ -77,6 +80,10 @@ async def insert(tables: asyncpg.Connection, **changes: object) -> None:
         {"cancel_requested_at": NOW, "cancel_reason": "wrong date"},
         CANCELLED,
         CANCELLED | {"sent_at": NOW, "retract": True, "retracted": True},
+        {"state": "awaiting_approval"},
+        DECIDED | {"decision_reason": "x" * 500},
+        DECIDED | {"state": "rejected"},
+        DECIDED | {"state": "sent", "sent_at": NOW},
     ],
 )
 async def test_what_may_be_is_kept(tables: asyncpg.Connection, changes: dict[str, object]) -> None:
@@ -130,6 +137,14 @@ async def test_what_may_be_is_kept(tables: asyncpg.Connection, changes: dict[str
         ("cancel_counts_are_counts", CANCELLED | {"already_sent": -1}),
         ("retracted_was_cancelled", CANCELLED | {"retracted": True}),
         ("retracted_was_cancelled", {"cancel_requested_at": NOW, "retract": True, "retracted": True}),
+        ("decider_is_another", DECIDED | {"decided_by": GOOD["created_by"]}),
+        ("decider_has_a_name", DECIDED | {"decided_by": ""}),
+        ("decision_is_whole", {"decided_by": "somebody else"}),
+        ("decision_is_whole", {"decided_at": NOW}),
+        ("decision_reason_has_a_decision", {"decision_reason": "no"}),
+        ("decision_reason_has_its_length", DECIDED | {"decision_reason": "x" * 501}),
+        ("decision_fits_state", DECIDED | {"state": "awaiting_approval"}),
+        ("decision_fits_state", {"state": "rejected"}),
     ],
 )
 async def test_what_cannot_be_is_refused(

@@ -116,6 +116,12 @@ def scans(found: list[Plan], *tables: str) -> list[Plan]:
     return [node for node in read if node["Node Type"] != "ModifyTable"]
 
 
+def indexes(found: list[Plan], table: str) -> set[str]:
+    """The names of all indexes that are read whose names begin with the table's, as bitmaps too."""
+    names = {str(node.get("Index Name", "")) for plan in found for node in nodes(plan)}
+    return {name for name in names if name.startswith(f"{table}_")}
+
+
 def rows_read(found: list[Plan], *tables: str) -> int:
     """How many rows of these were looked at, with those that were left out afterwards."""
     return sum(

@@ -142,6 +142,17 @@ def test_an_item_that_was_taken_out_and_is_still_shown_is_found() -> None:
     }
 
 
+def test_an_item_that_was_rejected_and_is_there_is_found() -> None:
+    """Nobody has it, nobody is shown it, and it is rejected for good."""
+    rejected, ledgers = accepted("a", Fate.REJECTED), {"a": Ledger("a", "rejected", 0, {})}
+    assert judged([rejected], {}, ledgers=ledgers).findings == ()
+    assert kinds(judged([rejected], {"a": copies(1)}, ledgers=ledgers)) == {UNEXPECTED}
+    assert kinds(judged([rejected], {}, seen=(Seen("one", 1, {"a": 1}, {}),), ledgers=ledgers)) == {
+        UNEXPECTED
+    }
+    assert kinds(judged([rejected], {}, ledgers={"a": Ledger("a", "sent", 0, {})})) == {"state"}
+
+
 def test_an_item_that_is_shown_outside_its_wall_is_found() -> None:
     """Who has left the team has it on record still, and must not be shown it; who is on the team may be."""
     walled = replace(accepted("b"), must=BitMap(), team=BitMap([1, 2]))

@@ -13,6 +13,7 @@ from services.sender.domain import (
     State,
     Targeting,
     Wedding,
+    needs_approval,
     require_transition,
     states_before,
     wall_of,
@@ -171,3 +172,46 @@ def test_wall_is_the_wedding_or_those_targeted(
         wedding=Wedding(wedding_id) if wedding_id else None,
     )
     assert content.wall == wall
+
+
+@pytest.mark.parametrize(
+    ("priority", "wedding", "targeted", "waits"),
+    [
+        (Priority.HIGH, None, 50_000, False),
+        (Priority.HIGH, None, 50_001, True),
+        (Priority.LOW, None, 0, False),
+        (Priority.LOW, None, 1_000_000, True),
+        (Priority.CRITICAL, None, 0, True),
+        (Priority.CRITICAL, None, 1, True),
+        (Priority.CRITICAL, Wedding(FIRST), 1, False),
+        (Priority.CRITICAL, Wedding(FIRST), 50_000, False),
+        (Priority.CRITICAL, Wedding(FIRST), 50_001, True),
+    ],
+)
+def test_many_people_and_alarms_need_approval(
+    priority: Priority, wedding: Wedding | None, targeted: int, waits: bool
+) -> None:
+    """More people than the threshold, whatever it is about; and a critical one unless it is about a wedding."""
+    content = Content(
+        type=TYPES["wedding.emergency" if wedding else "security.alert"],
+        priority=priority,
+        title="Ceremony at 3",
+        message="An hour earlier.",
+        targeting=Targeting(everyone=True),
+        scheduled_for=NOW,
+        wedding=wedding,
+    )
+    assert needs_approval(content, targeted, above=50_000) is waits
+
+
+def test_weddings_that_are_only_targeted_are_no_wedding_that_it_is_about() -> None:
+    """A critical one to the teams of a thousand weddings is an alarm all the same."""
+    content = Content(
+        type=TYPES["security.alert"],
+        priority=Priority.CRITICAL,
+        title="Change your password",
+        message="Now.",
+        targeting=Targeting(wedding_ids=(FIRST, SECOND)),
+        scheduled_for=NOW,
+    )
+    assert needs_approval(content, 12, above=50_000)

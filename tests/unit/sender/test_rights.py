@@ -7,6 +7,7 @@ from services.sender.rights import (
     Caller,
     WeddingAccess,
     keeps_right,
+    require_decider,
     require_reach,
     require_sender,
     sendable_types,
@@ -188,3 +189,22 @@ def test_facts_are_those_of_weddings_that_exist() -> None:
     assert caller.wedding(OWN.wedding.wedding_id) == OWN.wedding
     assert caller.wedding(NONE.wedding.wedding_id) is None
     assert caller.wedding(None) is None
+
+
+def test_admins_decide_about_what_others_have_sent() -> None:
+    """A person's or a service account's, and never their own."""
+    other = Author("7d3c1d7e-2a56-4a19-9d5c-000000000002", is_service=False)
+    for author in (other, SERVICE):
+        require_decider(person("admin"), author)
+    with pytest.raises(PermissionDenied, match="own"):
+        require_decider(person("admin"), PERSON)
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [person("coordinator"), person("couple"), person(None), service("broadcast.send", "broadcast.read")],
+)
+def test_nobody_else_decides(caller: Caller) -> None:
+    """Whatever they may send or see."""
+    with pytest.raises(PermissionDenied):
+        require_decider(caller, Author("forms", is_service=True))

@@ -55,6 +55,7 @@ async def test_what_expires_while_its_audience_is_counted_is_refused_as_expired(
         cast(Quotas, None),
         clock,
         lambda: None,
+        approval_threshold=50_000,
     )
     assert list(sending.send_violations(request)) == []
     with pytest.raises(InvalidField) as refused:
@@ -90,6 +91,7 @@ async def test_a_refusal_does_not_wait_for_the_audience() -> None:
         cast(Quotas, None),
         FixedClock(NOW),
         lambda: None,
+        approval_threshold=50_000,
     )
     async with asyncio.timeout(10):
         with pytest.raises(PermissionDenied):

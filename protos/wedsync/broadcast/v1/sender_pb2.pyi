@@ -212,7 +212,7 @@ class SendBroadcastResponse(_message.Message):
     """
     @_builtins.property
     def broadcast(self) -> Global___Broadcast:
-        """broadcast is as it was accepted."""
+        """broadcast is as it was accepted: its state says whether it waits for approval."""
 
     @_builtins.property
     def quota(self) -> Global___Quota:
@@ -259,6 +259,9 @@ class Broadcast(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CANCELLED_AT_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
+    DECIDED_BY_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    DECISION_REASON_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID, given by the system."""
     type: _builtins.str
@@ -279,6 +282,10 @@ class Broadcast(_message.Message):
     """error is why it failed: an ErrorReason and a sentence; empty otherwise."""
     cancel_reason: _builtins.str
     """cancel_reason is what the canceller gave."""
+    decided_by: _builtins.str
+    """decided_by is the user_id of the admin who has approved or rejected it; empty when nobody has (had to)."""
+    decision_reason: _builtins.str
+    """decision_reason is what they gave."""
     @_builtins.property
     def action(self) -> _common_pb2.Action:
         """action is its button, if any."""
@@ -317,6 +324,10 @@ class Broadcast(_message.Message):
     def cancelled_at(self) -> _timestamp_pb2.Timestamp:
         """cancelled_at is when it was cancelled; absent otherwise."""
 
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp:
+        """decided_at is when they did; absent otherwise."""
+
     def __init__(
         self,
         *,
@@ -339,10 +350,13 @@ class Broadcast(_message.Message):
         error: _builtins.str = ...,
         cancelled_at: _timestamp_pb2.Timestamp | None = ...,
         cancel_reason: _builtins.str = ...,
+        decided_by: _builtins.str = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+        decision_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cancelled_at", b"cancelled_at", "create_time", b"create_time", "expires_at", b"expires_at", "failed_at", b"failed_at", "scheduled_for", b"scheduled_for", "sent_at", b"sent_at", "targeting", b"targeting", "wedding", b"wedding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cancelled_at", b"cancelled_at", "create_time", b"create_time", "decided_at", b"decided_at", "expires_at", b"expires_at", "failed_at", b"failed_at", "scheduled_for", b"scheduled_for", "sent_at", b"sent_at", "targeting", b"targeting", "wedding", b"wedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "broadcast_id", b"broadcast_id", "cancel_reason", b"cancel_reason", "cancelled_at", b"cancelled_at", "category", b"category", "create_time", b"create_time", "created_by", b"created_by", "error", b"error", "expires_at", b"expires_at", "failed_at", b"failed_at", "message", b"message", "priority", b"priority", "scheduled_for", b"scheduled_for", "sent_at", b"sent_at", "state", b"state", "targeting", b"targeting", "title", b"title", "type", b"type", "wedding", b"wedding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "broadcast_id", b"broadcast_id", "cancel_reason", b"cancel_reason", "cancelled_at", b"cancelled_at", "category", b"category", "create_time", b"create_time", "created_by", b"created_by", "decided_at", b"decided_at", "decided_by", b"decided_by", "decision_reason", b"decision_reason", "error", b"error", "expires_at", b"expires_at", "failed_at", b"failed_at", "message", b"message", "priority", b"priority", "scheduled_for", b"scheduled_for", "sent_at", b"sent_at", "state", b"state", "targeting", b"targeting", "title", b"title", "type", b"type", "wedding", b"wedding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,6 +626,114 @@ class CancelBroadcastResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelBroadcastResponse: _TypeAlias = CancelBroadcastResponse  # noqa: Y015
+
+@_typing.final
+class ApproveBroadcastRequest(_message.Message):
+    """ApproveBroadcastRequest names a broadcast that waits for approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """broadcast_id is a UUID."""
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe; approving is also idempotent without it."""
+    reason: _builtins.str
+    """reason is for the record, up to 500 characters without control characters."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveBroadcastRequest: _TypeAlias = ApproveBroadcastRequest  # noqa: Y015
+
+@_typing.final
+class ApproveBroadcastResponse(_message.Message):
+    """ApproveBroadcastResponse is what was approved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def broadcast(self) -> Global___Broadcast:
+        """broadcast is as it is now."""
+
+    def __init__(
+        self,
+        *,
+        broadcast: Global___Broadcast | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broadcast", b"broadcast"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast", b"broadcast"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveBroadcastResponse: _TypeAlias = ApproveBroadcastResponse  # noqa: Y015
+
+@_typing.final
+class RejectBroadcastRequest(_message.Message):
+    """RejectBroadcastRequest names a broadcast that waits for approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """broadcast_id is a UUID."""
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe; rejecting is also idempotent without it."""
+    reason: _builtins.str
+    """reason is what its sender is told, up to 500 characters without control characters."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectBroadcastRequest: _TypeAlias = RejectBroadcastRequest  # noqa: Y015
+
+@_typing.final
+class RejectBroadcastResponse(_message.Message):
+    """RejectBroadcastResponse is what was rejected."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def broadcast(self) -> Global___Broadcast:
+        """broadcast is as it is now."""
+
+    def __init__(
+        self,
+        *,
+        broadcast: Global___Broadcast | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broadcast", b"broadcast"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast", b"broadcast"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectBroadcastResponse: _TypeAlias = RejectBroadcastResponse  # noqa: Y015
 
 @_typing.final
 class PreviewAudienceRequest(_message.Message):
@@ -922,84 +1044,6 @@ class DispatchOrder(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DispatchOrder: _TypeAlias = DispatchOrder  # noqa: Y015
-
-@_typing.final
-class ApproveBroadcastRequest(_message.Message):
-    """ApproveBroadcastRequest names a broadcast that waits for approval."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    BROADCAST_ID_FIELD_NUMBER: _builtins.int
-    broadcast_id: _builtins.str
-    """broadcast_id is a UUID."""
-    def __init__(
-        self,
-        *,
-        broadcast_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ApproveBroadcastRequest: _TypeAlias = ApproveBroadcastRequest  # noqa: Y015
-
-@_typing.final
-class ApproveBroadcastResponse(_message.Message):
-    """ApproveBroadcastResponse is empty until ApproveBroadcast is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ApproveBroadcastResponse: _TypeAlias = ApproveBroadcastResponse  # noqa: Y015
-
-@_typing.final
-class RejectBroadcastRequest(_message.Message):
-    """RejectBroadcastRequest names a broadcast that waits for approval."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    BROADCAST_ID_FIELD_NUMBER: _builtins.int
-    broadcast_id: _builtins.str
-    """broadcast_id is a UUID."""
-    def __init__(
-        self,
-        *,
-        broadcast_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RejectBroadcastRequest: _TypeAlias = RejectBroadcastRequest  # noqa: Y015
-
-@_typing.final
-class RejectBroadcastResponse(_message.Message):
-    """RejectBroadcastResponse is empty until RejectBroadcast is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RejectBroadcastResponse: _TypeAlias = RejectBroadcastResponse  # noqa: Y015
 
 @_typing.final
 class GetAnalyticsRequest(_message.Message):

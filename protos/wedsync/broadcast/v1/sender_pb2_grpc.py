@@ -117,7 +117,9 @@ class SenderServiceServicer:
         (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
         NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
         limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
-        the metadata has reset_time and what is left, as in Quota).
+        the metadata has reset_time and what is left, as in Quota). A broadcast to very many people, and a critical one
+        that is about no wedding, is accepted as AWAITING_APPROVAL and goes nowhere until an admin who has not sent it calls
+        ApproveBroadcast.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,14 +152,17 @@ class SenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveBroadcast(self, request, context):
-        """ApproveBroadcast releases a broadcast that waits for approval. Not served yet.
+        """ApproveBroadcast releases a broadcast that waits for approval: it goes out at once, or when it is scheduled. Who has
+        approved it gets the same answer again. Errors: NOT_FOUND; PERMISSION_DENIED (only admins decide, and nobody about
+        what they have sent themselves); FAILED_PRECONDITION when it does not wait (any more), also because it has expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectBroadcast(self, request, context):
-        """RejectBroadcast refuses a broadcast that waits for approval. Not served yet.
+        """RejectBroadcast ends a broadcast that waits for approval: nobody will get it. Who has rejected it gets the same answer
+        again. Errors: as ApproveBroadcast.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -21,7 +21,9 @@ class SenderServiceStub:
     (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
     NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
     limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
-    the metadata has reset_time and what is left, as in Quota).
+    the metadata has reset_time and what is left, as in Quota). A broadcast to very many people, and a critical one
+    that is about no wedding, is accepted as AWAITING_APPROVAL and goes nowhere until an admin who has not sent it calls
+    ApproveBroadcast.
     """
     GetBroadcast: _aio.UnaryUnaryMultiCallable[_sender_pb2.GetBroadcastRequest, _sender_pb2.GetBroadcastResponse]
     """GetBroadcast gives a broadcast with its ledger and engagement. Errors: NOT_FOUND."""
@@ -37,9 +39,14 @@ class SenderServiceStub:
     to stop and retract is not set; UNAVAILABLE when the stop could not be confirmed: call again.
     """
     ApproveBroadcast: _aio.UnaryUnaryMultiCallable[_sender_pb2.ApproveBroadcastRequest, _sender_pb2.ApproveBroadcastResponse]
-    """ApproveBroadcast releases a broadcast that waits for approval. Not served yet."""
+    """ApproveBroadcast releases a broadcast that waits for approval: it goes out at once, or when it is scheduled. Who has
+    approved it gets the same answer again. Errors: NOT_FOUND; PERMISSION_DENIED (only admins decide, and nobody about
+    what they have sent themselves); FAILED_PRECONDITION when it does not wait (any more), also because it has expired.
+    """
     RejectBroadcast: _aio.UnaryUnaryMultiCallable[_sender_pb2.RejectBroadcastRequest, _sender_pb2.RejectBroadcastResponse]
-    """RejectBroadcast refuses a broadcast that waits for approval. Not served yet."""
+    """RejectBroadcast ends a broadcast that waits for approval: nobody will get it. Who has rejected it gets the same answer
+    again. Errors: as ApproveBroadcast.
+    """
     PreviewAudience: _aio.UnaryUnaryMultiCallable[_sender_pb2.PreviewAudienceRequest, _sender_pb2.PreviewAudienceResponse]
     """PreviewAudience says who would get a broadcast now, on which channel, held until when, or why not: the same rules
     that the dispatch uses, and no names. Errors: as SendBroadcast.
@@ -82,7 +89,9 @@ class SenderServiceServicer:
         (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
         NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
         limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
-        the metadata has reset_time and what is left, as in Quota).
+        the metadata has reset_time and what is left, as in Quota). A broadcast to very many people, and a critical one
+        that is about no wedding, is accepted as AWAITING_APPROVAL and goes nowhere until an admin who has not sent it calls
+        ApproveBroadcast.
         """
 
     def GetBroadcast(
@@ -118,14 +127,19 @@ class SenderServiceServicer:
         request: _sender_pb2.ApproveBroadcastRequest,
         context: _aio.ServicerContext[_sender_pb2.ApproveBroadcastRequest, _abc.Awaitable[_sender_pb2.ApproveBroadcastResponse]],
     ) -> _abc.Awaitable[_sender_pb2.ApproveBroadcastResponse]:
-        """ApproveBroadcast releases a broadcast that waits for approval. Not served yet."""
+        """ApproveBroadcast releases a broadcast that waits for approval: it goes out at once, or when it is scheduled. Who has
+        approved it gets the same answer again. Errors: NOT_FOUND; PERMISSION_DENIED (only admins decide, and nobody about
+        what they have sent themselves); FAILED_PRECONDITION when it does not wait (any more), also because it has expired.
+        """
 
     def RejectBroadcast(
         self,
         request: _sender_pb2.RejectBroadcastRequest,
         context: _aio.ServicerContext[_sender_pb2.RejectBroadcastRequest, _abc.Awaitable[_sender_pb2.RejectBroadcastResponse]],
     ) -> _abc.Awaitable[_sender_pb2.RejectBroadcastResponse]:
-        """RejectBroadcast refuses a broadcast that waits for approval. Not served yet."""
+        """RejectBroadcast ends a broadcast that waits for approval: nobody will get it. Who has rejected it gets the same answer
+        again. Errors: as ApproveBroadcast.
+        """
 
     def PreviewAudience(
         self,

@@ -152,6 +152,52 @@ async def test_each_lease_is_twice_as_long_as_the_one_before(
     assert left == pytest.approx(20, abs=5)
 
 
+async def test_what_is_less_urgent_waits_while_much_is_under_way(
+    site: NatsSite, database: Database, outbox: Outbox, add: Add, messaging: Messaging
+) -> None:
+    """The window is filled from the most urgent on, and has room again for each that is settled."""
+    relay = OutboxRelay(database, "post", messaging, window=2)
+    for key, rank in (("low", 3), ("critical-1", 0), ("critical-2", 0), ("critical-3", 0), ("high", 1)):
+        await add(key, rank=rank, settle="report")
+    assert await relay.relay_due() == 2
+    assert await relay.relay_due() == 0
+    assert await outbox.settle(database, "critical-1")
+    assert await relay.relay_due() == 1
+    for key in ("critical-2", "critical-3"):
+        assert await outbox.settle(database, key)
+        assert await relay.relay_due() == 1
+    assert await site.ids() == ["critical-1:1", "critical-2:1", "critical-3:1", "high:1", "low:1"]
+
+
+async def test_what_is_more_urgent_never_waits_for_what_is_less(
+    site: NatsSite, add: Add, messaging: Messaging, database: Database
+) -> None:
+    """A window full of low ones has room for a critical one."""
+    relay = OutboxRelay(database, "post", messaging, window=2)
+    for key in ("low-1", "low-2", "low-3"):
+        await add(key, rank=3, settle="report")
+    assert await relay.relay_due() == 2
+    await add("critical", rank=0, settle="report")
+    assert await relay.relay_due() == 1
+    assert await site.ids() == ["low-1:1", "low-2:1", "critical:1"]
+
+
+async def test_what_nobody_settles_keeps_others_waiting_for_one_lease(
+    database: Database, add: Add, messaging: Messaging
+) -> None:
+    """When it ends they go on, however often the one that is stuck is published again."""
+    relay = OutboxRelay(database, "post", messaging, window=1)
+    await add("stuck", rank=0, settle="report")
+    await add("waiting", rank=3, settle="report")
+    assert await relay.relay_due() == 1
+    assert await relay.relay_due() == 0
+    await database.execute("UPDATE post.outbox SET lease_until = now() WHERE key = 'stuck'")
+    await relay.relay_due()
+    assert await state_of(database, "stuck") == ("published", 2, 0)
+    await relay.relay_due()
+    assert await state_of(database, "waiting") == ("published", 1, 0)
+
+
 async def test_a_cancelled_row_is_not_published(
     site: NatsSite, database: Database, outbox: Outbox, add: Add, messaging: Messaging
 ) -> None:
