@@ -23,6 +23,7 @@ from bench import (
     overload,
     policies,
     reconnect,
+    schedule,
     stalled,
 )
 from bench.report import Result, show, write
@@ -40,6 +41,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "overload": overload.run,
     "reconnect": reconnect.run,
     "stalled": stalled.run,
+    "schedule": schedule.run,
 }
 
 _WIDTH: Final = 200
