@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -20,6 +21,21 @@ class DrainStep:
     name: str
     run: Callable[[], Awaitable[object]]
     timeout_s: float = 5.0
+
+
+class Loop(Protocol):
+    """What runs beside the calls until it is told to come to its end."""
+
+    async def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+async def end_loops(loops: Iterable[Loop], background: Iterable[asyncio.Task[None]]) -> None:
+    """Tell each loop to come to its end, and wait for all that runs in the background."""
+    for loop in loops:
+        loop.stop()
+    await asyncio.wait(list(background))
 
 
 async def run_until_signal(steps: Sequence[DrainStep], background: Iterable[asyncio.Task[None]] = ()) -> int:

@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import add_DispatcherServiceServicer_to_server
 
@@ -32,16 +30,13 @@ from services.dispatcher.store import SCHEMA, DispatchStore
 from shared import database, failpoints, logging, messaging
 from shared.auth import TokenVerifier
 from shared.channels import open_channel
-from shared.cleaning import Cleaner
 from shared.clock import SystemClock
-from shared.drain import DrainStep, run_until_signal
+from shared.drain import DrainStep, Loop, end_loops, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.outbox import OutboxRelay
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
-
-Loop: TypeAlias = Lane | Reconciler | OutboxRelay | Cleaner
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +100,14 @@ async def start(settings: Settings) -> RunningDispatcher:
     failpoints.check_declared()
 
     loops: tuple[Loop, ...] = (*lanes.values(), reconciler, relay, cleaner)
-    running = [*loops, *consumers.values()]
-    background = tuple(asyncio.create_task(each.run(), name=type(each).__name__) for each in running)
+    background = (
+        *(asyncio.create_task(each.run(), name=type(each).__name__) for each in loops),
+        *(asyncio.create_task(each.run(), name=type(each).__name__) for each in consumers.values()),
+    )
     steps = (
         server.leave(),
         DrainStep("stop_fetching", lambda: asyncio.gather(*(each.stop() for each in consumers.values()))),
-        DrainStep("finish_lanes", lambda: _finish(loops, background)),
+        DrainStep("finish_lanes", lambda: end_loops(loops, background)),
         server.finish_calls(),
         DrainStep("drain_nats", nats.drain),
         DrainStep(
@@ -151,12 +148,6 @@ async def main() -> int:
     running = await start(settings)
     settle_memory()
     return await run_until_signal(running.steps, running.background)
-
-
-async def _finish(loops: Sequence[Loop], background: Sequence[asyncio.Task[None]]) -> None:
-    for each in loops:
-        each.stop()
-    await asyncio.wait(background)
 
 
 if __name__ == "__main__":
