@@ -1,13 +1,18 @@
-"""Reads what a person typed: priorities, times, channels, on and off."""
+"""Reads what a person typed: priorities, times, channels, on and off, checkpoints."""
 
+import re
 from datetime import UTC, datetime, time
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.interval_pb2 import Interval
 from google.type.timeofday_pb2 import TimeOfDay
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, Priority
+from wedsync.broadcast.v1.sender_pb2 import AuditAction, AuditCheckpoint
 
 from cli.exits import ExitCode, Failure
+
+_CHECKPOINT: Final = re.compile("([1-9][0-9]{0,17}):([0-9a-fA-F]{64})")
 
 
 def parse_priority(name: str) -> "Priority.ValueType":
@@ -76,3 +81,22 @@ def parse_switch(option: str, text: str) -> bool:
     if text.lower() not in ("on", "off"):
         raise Failure(f"{option} must be on or off.", ExitCode.USAGE)
     return text.lower() == "on"
+
+
+def parse_audit_action(name: str) -> "AuditAction.ValueType":
+    """What an entry of the audit log is about, by its word."""
+    known = {
+        each.removeprefix("AUDIT_ACTION_").lower(): number for each, number in AuditAction.items() if number
+    }
+    if name not in known:
+        raise Failure(f"--action must be one of {', '.join(known)}.", ExitCode.USAGE)
+    return known[name]
+
+
+def parse_checkpoint(option: str, text: str) -> AuditCheckpoint:
+    """A place in the audit log with its hash, as `broadcast audit verify` prints it."""
+    form = _CHECKPOINT.fullmatch(text)
+    if form is None:
+        message = f"{option} must be a position and a hash of 64 digits, such as 12:6f…, as verify prints it."
+        raise Failure(message, ExitCode.USAGE)
+    return AuditCheckpoint(position=int(form[1]), hash=bytes.fromhex(form[2]))

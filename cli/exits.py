@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     CONFLICT = 6
     EXHAUSTED = 7
     UNAVAILABLE = 8
+    BROKEN = 9
     INTERRUPTED = 130
 
 

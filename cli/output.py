@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -22,6 +23,8 @@ from wedsync.broadcast.v1.common_pb2 import (
 from cli.exits import Failure
 
 console = Console(highlight=False)
+# Columns with ids, which must stay whole on one line, to be copied.
+_WHOLE: Final = frozenset({"id", "what"})
 errors = Console(stderr=True, highlight=False)
 
 _PRIORITY_STYLES = {"critical": "bold red", "high": "yellow", "normal": "", "low": "dim"}
@@ -50,8 +53,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     """Rows under headings; nothing when there are none."""
     grid = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        # An id must stay whole on one line, to be copied.
-        grid.add_column(column, overflow="fold", no_wrap=column == "id")
+        grid.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     for row in rows:
         grid.add_row(*row)
     if grid.row_count:
@@ -109,6 +111,7 @@ def word(enum_name: str) -> str:
         "CHANNEL_",
         "PRIORITY_",
         "CATEGORY_",
+        "AUDIT_ACTION_",
     ):
         if enum_name.startswith(prefix):
             return enum_name.removeprefix(prefix).lower()

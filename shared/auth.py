@@ -42,6 +42,11 @@ class Identity:
     scopes: frozenset[str]
     expires_at: datetime
 
+    @property
+    def name(self) -> str:
+        """What a caller is called on record: a person's user id, the name of a service account."""
+        return self.subject if self.user_id is None else str(self.user_id)
+
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:

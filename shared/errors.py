@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -40,6 +40,8 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = code_pb2.INTERNAL
     reason: ClassVar["ErrorReason.ValueType"] = error_reason_pb2.ERROR_REASON_INTERNAL
+    is_at_a_wall: bool = False
+    """Whether the caller named what is outside their reach, which the audit log is to know."""
 
     def __init__(
         self,
@@ -117,6 +119,7 @@ class OutsideReach(PermissionDenied):
     """The request names a wedding or segment outside the caller's reach."""
 
     reason = error_reason_pb2.ERROR_REASON_OUTSIDE_REACH
+    is_at_a_wall = True
 
 
 class NotFound(ServiceError):
@@ -124,6 +127,13 @@ class NotFound(ServiceError):
 
     status = code_pb2.NOT_FOUND
     reason = error_reason_pb2.ERROR_REASON_NOT_FOUND
+
+    @classmethod
+    def or_not_yours(cls, message: str | None = None) -> Self:
+        """The same, for a caller who does not see everything: it may be a wall that keeps them out."""
+        error = cls(message)
+        error.is_at_a_wall = True
+        return error
 
 
 class InvalidField(ServiceError):

@@ -13,6 +13,7 @@ from shared.calls import CallLimits, Traffic
 from shared.methods import Gate, Handler, ProtectedMethod, Replay, UnknownMethod
 from shared.rights import INTERNAL, Right, RoleOf, rights_gap
 from shared.validation import Rules
+from shared.wall_refusals import WallRefusals
 
 log = structlog.get_logger(__name__)
 
@@ -29,11 +30,19 @@ class EdgeInterceptor(grpc.GenericRpcHandler):
     """
 
     def __init__(
-        self, verifier: TokenVerifier, *, role_of: RoleOf | None = None, limits: CallLimits | None = None
+        self,
+        verifier: TokenVerifier,
+        *,
+        role_of: RoleOf | None = None,
+        limits: CallLimits | None = None,
+        refusals: WallRefusals | None = None,
     ) -> None:
-        """`role_of` looks a person's role up in the directory; needed when a right names roles."""
+        """`role_of` looks a person's role up in the directory; needed when a right names roles.
+
+        `refusals` hears of every call from outside that is refused at a wall.
+        """
         self.traffic = Traffic(limits or CallLimits())
-        self._gate = Gate(verifier, role_of, self.traffic)
+        self._gate = Gate(verifier, role_of, self.traffic, refusals)
         self._can_look_up_roles = role_of is not None
         self._handlers: dict[str, Handler] = {}
         self._outside_calls: set[str] = set()

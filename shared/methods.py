@@ -32,6 +32,7 @@ from shared.errors import (
 from shared.rights import INTERNAL, Right, RoleOf, admit
 from shared.translations import to_service_error
 from shared.validation import RequestReader, Rules
+from shared.wall_refusals import WallRefusals
 
 # Answers a repeated request before anybody asks for its caller's right, None for one that is new; may refuse one that
 # is known to be too much. `current_identity` is set; the request is parsed and its rules are not checked yet.
@@ -62,6 +63,7 @@ class Gate:
     verifier: TokenVerifier
     role_of: RoleOf | None
     traffic: Traffic
+    refusals: WallRefusals | None = None
 
     async def authenticate(self, call: Call, context: Context) -> Identity:
         """The caller, by the one bearer token among the call's metadata."""
@@ -83,6 +85,14 @@ class Gate:
         """Refuses who has not the right; for the others `current_role` answers from here on."""
         set_caller(identity, await admit(identity, right, self.role_of))
 
+    def note(self, error: BaseException, identity: Identity | None, method: str) -> None:
+        """Adds up who was refused at a wall."""
+        if self.refusals is None or identity is None:
+            return
+        told = to_service_error(error)
+        if told is not None and told.is_at_a_wall:
+            self.refusals.note(identity.name, method)
+
 
 class _GuardedMethod:
     """The frame around any method: room, figures, and errors turned into a status."""
@@ -103,6 +113,8 @@ class _GuardedMethod:
             finally:
                 traffic.leave(is_stream=self._is_stream)
         except BaseException as error:
+            if self._is_outside:
+                self._gate.note(error, call.identity, self._figures.method)
             await _fail(call, error, context)
             raise
         call.end("OK")

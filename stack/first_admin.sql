@@ -10,6 +10,8 @@ BEGIN
     END IF;
     SET LOCAL ROLE preferences_worker;
     SET LOCAL search_path TO preferences;
+    -- Who is on record for it in the audit log.
+    SET LOCAL app.actor TO 'broadcast admin bootstrap';
 END
 $block$;
 

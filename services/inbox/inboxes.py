@@ -18,6 +18,7 @@ from services.inbox.domain import (
 from services.inbox.groups import Group
 from services.inbox.store import InboxStore
 from services.inbox.texts import Texts
+from services.inbox.work_store import WorkStore
 from shared.errors import NotFound
 
 _COUNTS_TOGETHER: Final = 32
@@ -44,10 +45,12 @@ class FirstPage:
 class Inboxes:
     """What a recipient sees of their own."""
 
-    def __init__(self, store: InboxStore, checkpoints: Checkpoints, texts: Texts) -> None:
+    def __init__(self, store: InboxStore, checkpoints: Checkpoints, texts: Texts, walls: WorkStore) -> None:
+        """`walls` knows of what this recipient may not see, too."""
         self._store = store
         self._checkpoints = checkpoints
         self._texts = texts
+        self._walls = walls
         # A group of receipts is answered at once, each with its badge.
         self._counts: Group[tuple[int, Badge], Badge] = Group(self._count, _COUNTS_TOGETHER)
 
@@ -77,7 +80,8 @@ class Inboxes:
         """An item. Raises NotFound when it is not in this inbox."""
         item = await self._store.get_item(recipient_number, broadcast_id)
         if item is None:
-            raise NotFound
+            is_behind = await self._walls.is_behind_wall(recipient_number, broadcast_id)
+            raise NotFound.or_not_yours() if is_behind else NotFound
         return item
 
     async def count_unread(self, recipient_number: int) -> Badge:

@@ -43,12 +43,15 @@ from shared.messaging import Messaging
 from shared.optional_redis import OptionalRedis
 from shared.ordered_log import OrderedLog
 from shared.pull_worker import PullWorker
+from shared.refusal_reports import report_to
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import INBOX_DELIVERY, INBOX_DIRECTORY
+from shared.wall_refusals import RefusalKeeper, WallRefusals
 
 _AUDIENCE = "wedsync.broadcast.v1.AudienceService"
 _ORDER = "wedsync.broadcast.v1.SenderService/GetDispatchOrder"
+_RECORD = "wedsync.broadcast.v1.SenderService/RecordAuditEvents"
 _CHUNKS_AT_ONCE = 64
 
 
@@ -72,14 +75,13 @@ async def start(settings: Settings) -> Inbox:
         settings.worker_database_url, application_name="inbox-worker", max_size=settings.worker_connections
     )
     nats = await messaging.connect(settings.messaging)
-    sender = open_channel("sender", settings.sender, transport, token, retried=[_ORDER])
+    sender = open_channel("sender", settings.sender, transport, token, retried=[_ORDER, _RECORD])
     preferences = open_channel("preferences", settings.preferences, transport, token, retried=[_AUDIENCE])
     store, waking, audience = WorkStore(worked), Waking(nats), AudienceServiceStub(preferences)
     log_identity, redis = await store.find_log_identity(), OptionalRedis.open(settings.redis_url)
 
-    identities = Identities(store, audience)
-    checkpoints = Checkpoints(redis, log_identity)
-    inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(store))
+    identities, checkpoints = Identities(store, audience), Checkpoints(redis, log_identity)
+    inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(store), store)
     changes, fanout = Changes(store, log_identity, clock), Fanout(settings.streams_per_person)
     ordered_log = OrderedLog(worked, SCHEMA)
     tail = Tail(ordered_log, changes, waking)
@@ -99,7 +101,8 @@ async def start(settings: Settings) -> Inbox:
         cleaner=own_cleaner(worked, settings.worker_database_url, leaving, settings.retention, clock),
         store=store,
     )
-    contents = Contents(SenderServiceStub(sender), teams)
+    told = SenderServiceStub(sender)
+    contents, walls = Contents(told, teams), RefusalKeeper(WallRefusals(clock), report_to(told))
     workers = _workers(nats, store, contents, teams, waking)
 
     health = HealthMonitor(
@@ -111,7 +114,9 @@ async def start(settings: Settings) -> Inbox:
             Dependency("preferences", preferences.channel_ready, required=False),
         ]
     )
-    edge = EdgeInterceptor(verifier, role_of=identities.role_of, limits=settings.server.limits)
+    edge = EdgeInterceptor(
+        verifier, role_of=identities.role_of, limits=settings.server.limits, refusals=walls.refusals
+    )
     server = GrpcServer(settings.server, edge, health)
     server.add(add_InboxServiceServicer_to_server, InboxServicer(rooms), RIGHTS)
     failpoints.check_declared()
@@ -123,6 +128,7 @@ async def start(settings: Settings) -> Inbox:
         for name, work in [
             ("tail", tail.follow(syncing.deliver)),
             ("cleaner", rooms.cleaner.run()),
+            ("refusal_keeper", walls.run()),
             *(("worker", worker.run()) for worker in workers),
         ]
     )
@@ -134,6 +140,7 @@ async def start(settings: Settings) -> Inbox:
             DrainStep("stop_fetching", lambda: asyncio.gather(*(worker.stop() for worker in workers))),
             DrainStep("end_streams", fanout.end_all),
             server.finish_calls(),
+            DrainStep("tell_refusals", walls.finish),
             DrainStep("stop_background", lambda: _end(background)),
             DrainStep("drain_nats", nats.drain),
             DrainStep("close_channels", lambda: asyncio.gather(sender.close(), preferences.close())),

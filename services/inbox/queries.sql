@@ -113,6 +113,18 @@ SELECT
 FROM unnest($1::uuid[]) AS wall (wedding_id)
 LEFT JOIN teams ON teams.wedding_id = wall.wedding_id;
 
+-- name: is_behind_wall
+-- Whether somebody asks for what is about weddings on whose teams they are not, as the personal policy has it.
+SELECT EXISTS (
+    SELECT FROM broadcasts
+    WHERE broadcasts.broadcast_id = $2
+        AND NOT broadcasts.wall && (
+            SELECT array_append(array_agg(team_members.wedding_id), '00000000-0000-0000-0000-000000000000'::uuid)
+            FROM team_members
+            WHERE team_members.recipient_number = $1
+        )
+) AS is_behind;
+
 -- name: find_contents
 -- What live streams are about to show.
 SELECT

@@ -179,6 +179,10 @@ class WorkStore:
         rows = await self._database.fetch(QUERIES["find_teams"], list(wedding_ids))
         return [Team(row["wedding_id"], row["version"], Audience.of(row["members"])) for row in rows]
 
+    async def is_behind_wall(self, recipient_number: int, broadcast_id: UUID) -> bool:
+        """Whether there is such a broadcast, and it is about weddings on whose teams this person is not."""
+        return bool(await self._database.fetchval(QUERIES["is_behind_wall"], recipient_number, broadcast_id))
+
     async def find_contents(self, broadcast_ids: Iterable[UUID]) -> list[Content]:
         """What these broadcasts say, those that are known."""
         return [

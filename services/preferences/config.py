@@ -27,8 +27,10 @@ class Settings:
     database_connections: int
     messaging: MessagingSettings
     inbox: Address
+    sender: Address
     team_retry_s: float
     retention: RetentionTerms
+    audit_retry_s: float
     log_format: str | None
 
     @classmethod
@@ -43,7 +45,9 @@ class Settings:
             database_connections=env.integer("PREFERENCES_DATABASE_CONNECTIONS", 10, least=2, most=200),
             messaging=MessagingSettings.read(env, PREFIX),
             inbox=env.address("INBOX_ADDR"),
+            sender=env.address("SENDER_ADDR"),
             team_retry_s=env.seconds("PREFERENCES_TEAM_RETRY_S", 5.0, least=0.05, most=300),
             retention=RetentionTerms.read(env),
+            audit_retry_s=env.seconds("PREFERENCES_AUDIT_RETRY_S", 5.0, least=0.05, most=300),
             log_format=read_format(env),
         )

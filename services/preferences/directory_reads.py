@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from services.preferences.directory import KnownPerson, reach_of
+from services.preferences.directory import KnownPerson, Reach, reach_of
 from services.preferences.keeper import IndexKeeper
 from services.preferences.store import PersonalStore
 from shared.errors import NotFound
@@ -18,9 +18,11 @@ class DirectoryReads:
     async def get(self, caller: UUID | None, role: str | None, user_id: UUID) -> KnownPerson:
         """Somebody as the caller, who has this role, may see them; `caller` is None for services. Raises NotFound."""
         number = await self._number(caller) if caller is not None else None
-        found = await self._store.find_person(number, reach_of(role, is_service=caller is None), user_id)
+        reach = reach_of(role, is_service=caller is None)
+        found = await self._store.find_person(number, reach, user_id)
         if found is None:
-            raise NotFound("There is no such recipient, or it is not yours to see.")
+            message = "There is no such recipient, or it is not yours to see."
+            raise NotFound(message) if reach is Reach.EVERYONE else NotFound.or_not_yours(message)
         return found
 
     async def _number(self, user_id: UUID) -> int | None:

@@ -18,6 +18,7 @@ from services.preferences.directory import (
 from services.preferences.store import DirectoryStore
 from services.preferences.wall import InboxWall
 from shared.audience import Audience
+from shared.auth import current_identity
 from shared.errors import FieldViolation
 
 log = structlog.get_logger(__name__)
@@ -34,27 +35,38 @@ class TeamSet:
 class DirectoryWrites:
     """What services that feed the directory may change."""
 
-    def __init__(self, store: DirectoryStore, wall: InboxWall, wake_relay: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: DirectoryStore,
+        wall: InboxWall,
+        wake_relay: Callable[[], None],
+        wake_teller: Callable[[], None],
+    ) -> None:
+        """`wake_relay` is told of changed teams, `wake_teller` of whatever may be for the audit log."""
         self._store = store
         self._wall = wall
         self._wake_relay = wake_relay
+        self._wake_teller = wake_teller
 
     async def upsert_people(self, people: Sequence[Person], *, may_change_admins: bool) -> PeopleWritten:
         """Add or replace people, all or none. Raises InvalidField, PermissionDenied."""
         check_people(people)
-        return await self._store.upsert_people(people, may_change_admins=may_change_admins)
+        written = await self._store.upsert_people(_actor(), people, may_change_admins=may_change_admins)
+        self._wake_teller()
+        return written
 
     async def upsert_weddings(
         self, weddings: Sequence[WeddingDetails], broken: Iterable[FieldViolation]
     ) -> WeddingsWritten:
         """Add or replace weddings, all or none; `broken` is what was wrong with them already. Raises InvalidField."""
         check_weddings(weddings, broken)
-        return await self._store.upsert_weddings(weddings)
+        return await self._store.upsert_weddings(_actor(), weddings)
 
     async def set_team(self, wedding_id: UUID, user_ids: Sequence[UUID]) -> TeamSet:
         """Replace a wedding's team and have the inbox apply it. Raises NotFound, InvalidField."""
-        written = await self._store.set_team(wedding_id, user_ids)
+        written = await self._store.set_team(_actor(), wedding_id, user_ids)
         self._wake_relay()
+        self._wake_teller()
         # Also when nothing has changed: setting a team again puts right an inbox that could not be reached before.
         inbox_applied = await self._wall.apply(wedding_id, written.team_version, Audience.of(written.members))
         log.info(
@@ -66,3 +78,7 @@ class DirectoryWrites:
             inbox_applied=inbox_applied,
         )
         return TeamSet(written, inbox_applied)
+
+
+def _actor() -> str:
+    return current_identity().name

@@ -2,16 +2,17 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from wedsync.broadcast.v1.audience_pb2_grpc import add_AudienceServiceServicer_to_server
 from wedsync.broadcast.v1.directory_pb2_grpc import add_DirectoryServiceServicer_to_server
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.preferences_pb2_grpc import add_PreferencesServiceServicer_to_server
+from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from services.preferences import audience_servicer, directory_servicer, servicer
 from services.preferences.audiences import Audiences
+from services.preferences.auditing import RECORD, AuditStore, AuditTeller
 from services.preferences.config import Settings
 from services.preferences.consumer import team_relay
 from services.preferences.directory_reads import DirectoryReads
@@ -25,13 +26,15 @@ from shared import database, failpoints, logging, messaging
 from shared.auth import TokenVerifier
 from shared.channels import open_channel
 from shared.clock import SystemClock
-from shared.drain import DrainStep, run_until_signal
+from shared.drain import DrainStep, Loop, end_loops, run_until_signal
 from shared.health import Dependency, HealthMonitor, check_serving
 from shared.interceptors import EdgeInterceptor
 from shared.ordered_log import OrderedLog
 from shared.outbox import Outbox
+from shared.refusal_reports import report_to
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
+from shared.wall_refusals import RefusalKeeper, WallRefusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ async def start(settings: Settings) -> RunningPreferences:
     )
     nats = await messaging.connect(settings.messaging)
     inbox = open_channel("inbox", settings.inbox, settings.server.transport, settings.token)
+    sender = open_channel(
+        "sender", settings.sender, settings.server.transport, settings.token, retried=[RECORD]
+    )
 
     directory_log = OrderedLog(worked, SCHEMA)
     keeper = IndexKeeper(IndexStore(worked), directory_log)
@@ -65,7 +71,11 @@ async def start(settings: Settings) -> RunningPreferences:
     directory = DirectoryStore(worked, directory_log, Outbox(worked, SCHEMA))
     wall = InboxWall(directory, InboxServiceStub(inbox))
     follower = WallFollower(directory, audiences, wall, settings.team_retry_s)
-    writes = DirectoryWrites(directory, wall, relay.wake)
+    teller, walls = (
+        AuditTeller(AuditStore(worked), SenderServiceStub(sender), settings.audit_retry_s),
+        RefusalKeeper(WallRefusals(SystemClock()), report_to(SenderServiceStub(sender))),
+    )
+    writes = DirectoryWrites(directory, wall, relay.wake, teller.wake)
     cleaner = own_cleaner(worked, settings.worker_database_url, settings.retention, SystemClock())
 
     health = HealthMonitor(
@@ -74,9 +84,13 @@ async def start(settings: Settings) -> RunningPreferences:
             # What changes is kept and told later, and a team that is set says that the inbox has not heard of it.
             Dependency("nats", nats.check, required=False),
             Dependency("inbox", lambda: check_serving(inbox), required=False),
+            # What it has not been told for the audit log waits here.
+            Dependency("sender", lambda: check_serving(sender), required=False),
         ]
     )
-    edge = EdgeInterceptor(verifier, role_of=keeper.role_of, limits=settings.server.limits)
+    edge = EdgeInterceptor(
+        verifier, role_of=keeper.role_of, limits=settings.server.limits, refusals=walls.refusals
+    )
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_PreferencesServiceServicer_to_server,
@@ -95,21 +109,21 @@ async def start(settings: Settings) -> RunningPreferences:
     )
     failpoints.check_declared()
 
-    background = (
-        asyncio.create_task(keeper.run(), name="index_keeper"),
-        asyncio.create_task(relay.run(), name="outbox_relay"),
-        asyncio.create_task(follower.run(), name="wall_follower"),
-        asyncio.create_task(cleaner.run(), name="cleaner"),
-    )
+    loops: dict[str, Loop] = {
+        "index_keeper": keeper,
+        "outbox_relay": relay,
+        "wall_follower": follower,
+        "cleaner": cleaner,
+        "audit_teller": teller,
+        "refusal_keeper": walls,
+    }
+    background = tuple(asyncio.create_task(loop.run(), name=name) for name, loop in loops.items())
     steps = (
         server.leave(),
         server.finish_calls(),
-        DrainStep(
-            "finish_loops",
-            lambda: _finish((keeper.stop, relay.stop, follower.stop, cleaner.stop), background),
-        ),
+        DrainStep("finish_loops", lambda: end_loops(loops.values(), background)),
         DrainStep("drain_nats", nats.drain),
-        DrainStep("close_channels", inbox.close),
+        DrainStep("close_channels", lambda: asyncio.gather(inbox.close(), sender.close())),
         DrainStep("close_pools", lambda: asyncio.gather(called.close(), worked.close())),
     )
     return RunningPreferences(await server.start(), background, steps)
@@ -122,12 +136,6 @@ async def main() -> int:
     running = await start(settings)
     settle_memory()
     return await run_until_signal(running.steps, running.background)
-
-
-async def _finish(stops: Iterable[Callable[[], None]], background: tuple[asyncio.Task[None], ...]) -> None:
-    for stop in stops:
-        stop()
-    await asyncio.wait(background)
 
 
 if __name__ == "__main__":

@@ -112,8 +112,11 @@ WHERE wedding_id = ANY($1::uuid[])
 GROUP BY wedding_id, muted, channels;
 
 -- name: take_directory_turn
--- One change of people, weddings or teams at a time, so that none decides on what another is about to change.
-SELECT pg_advisory_xact_lock(hashtextextended('preferences.directory', 0));
+-- One change of people, weddings or teams at a time, so that none decides on what another is about to change; and whose it
+-- is, for what the audit log is told of it.
+SELECT
+    set_config('app.actor', $1, true) AS actor,
+    pg_advisory_xact_lock(hashtextextended('preferences.directory', 0));
 
 -- name: find_roles
 -- Who is to be changed, and whether it would give or take the admin role.
@@ -242,3 +245,15 @@ UPDATE weddings
 SET team_version = team_version + 1, update_time = now()
 WHERE wedding_id = $1
 RETURNING team_version;
+
+-- name: list_audit_events
+-- What the sender has not been told yet, in order.
+SELECT event_id, at, actor, action, user_id, wedding_id, role_before, role_after
+FROM audit_events
+ORDER BY position
+LIMIT $1;
+
+-- name: forget_audit_events
+-- The sender has these.
+DELETE FROM audit_events
+WHERE event_id = ANY($1::uuid[]);

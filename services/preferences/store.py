@@ -1,6 +1,7 @@
 """Owns the preferences service's tables: one method a query, or a few that take effect together."""
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import astuple
 from pathlib import Path
 from typing import Final
@@ -140,17 +141,21 @@ class IndexStore:
 
 
 class DirectoryStore:
-    """Changes of the directory, as the worker: each with its place in the log, in one transaction."""
+    """Changes of the directory, as the worker: each with its place in the log, in one transaction.
+
+    `actor` is who is on record for a change: a user id, or the name of a service account.
+    """
 
     def __init__(self, database: Database, log: OrderedLog, outbox: Outbox) -> None:
         self._database = database
         self._log = log
         self._outbox = outbox
 
-    async def upsert_people(self, people: Sequence[Person], *, may_change_admins: bool) -> PeopleWritten:
+    async def upsert_people(
+        self, actor: str, people: Sequence[Person], *, may_change_admins: bool
+    ) -> PeopleWritten:
         """Add or alter people, all or none. Raises PermissionDenied."""
-        async with self._database.transaction() as transaction:
-            await transaction.execute(_QUERIES["take_directory_turn"])
+        async with self._turn_of(actor) as transaction:
             user_ids = [person.user_id for person in people]
             roles = await transaction.fetch(_QUERIES["find_roles"], user_ids)
             require_admin_right(
@@ -164,23 +169,21 @@ class DirectoryStore:
         numbers = tuple(row["number"] for row in rows)
         return PeopleWritten(numbers, sum(row["is_added"] for row in rows), version)
 
-    async def upsert_weddings(self, weddings: Sequence[WeddingDetails]) -> WeddingsWritten:
+    async def upsert_weddings(self, actor: str, weddings: Sequence[WeddingDetails]) -> WeddingsWritten:
         """Add or alter weddings, all or none; their teams stay."""
-        async with self._database.transaction() as transaction:
-            await transaction.execute(_QUERIES["take_directory_turn"])
+        async with self._turn_of(actor) as transaction:
             rows = await transaction.fetch(_QUERIES["upsert_weddings"], *_columns(weddings))
             changed = [row["wedding_id"] for row in rows]
             entries = [weddings_changed(ChangeKind.WEDDINGS, changed)] if changed else []
             version = await self._append(transaction, entries)
         return WeddingsWritten(sum(row["is_added"] for row in rows), version)
 
-    async def set_team(self, wedding_id: UUID, user_ids: Sequence[UUID]) -> TeamWritten:
+    async def set_team(self, actor: str, wedding_id: UUID, user_ids: Sequence[UUID]) -> TeamWritten:
         """Make these users a wedding's whole team, and have the inbox told when that changes it.
 
         Raises NotFound for the wedding, InvalidField for users whom the directory does not know.
         """
-        async with self._database.transaction() as transaction:
-            await transaction.execute(_QUERIES["take_directory_turn"])
+        async with self._turn_of(actor) as transaction:
             version = await transaction.fetchval(_QUERIES["find_team_version"], wedding_id)
             if version is None:
                 raise NotFound("There is no such wedding.")
@@ -219,6 +222,13 @@ class DirectoryStore:
         await self._outbox.add(transaction, entry)
         await self._append(transaction, [weddings_changed(ChangeKind.TEAM, [wedding_id])])
         return version
+
+    @asynccontextmanager
+    async def _turn_of(self, actor: str) -> AsyncIterator[Transaction]:
+        """A transaction that changes the directory while no other does, in the name of who is on record for it."""
+        async with self._database.transaction() as transaction:
+            await transaction.execute(_QUERIES["take_directory_turn"], actor)
+            yield transaction
 
     async def _append(self, transaction: Transaction, entries: Sequence[Entry]) -> int:
         """Add to the log, last in the transaction; where it ends, also when there is nothing to add."""

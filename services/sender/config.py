@@ -43,6 +43,7 @@ class Settings:
     limits: Limits
     retention: RetentionTerms
     approval_threshold: int
+    audit_checkpoint_s: float
     log_format: str | None
 
     @classmethod
@@ -75,6 +76,8 @@ class Settings:
             retention=RetentionTerms.read(env),
             # How many people a broadcast may be meant for without another admin's approval.
             approval_threshold=env.integer("SENDER_APPROVAL_THRESHOLD", 50_000, least=0, most=1_000_000_000),
+            # What is cut off the end of the audit log sooner after it was added is not found out from here.
+            audit_checkpoint_s=env.seconds("SENDER_AUDIT_CHECKPOINT_S", 5.0, least=0.05, most=3600),
             log_format=read_format(env),
         )
 

@@ -138,9 +138,7 @@ class Directory:
 
 def author_of(identity: Identity) -> Author:
     """The name under which a caller's broadcasts and requests are kept."""
-    if identity.user_id is None:
-        return Author(identity.subject, is_service=True)
-    return Author(str(identity.user_id), is_service=False)
+    return Author(identity.name, is_service=identity.user_id is None)
 
 
 def _caller(

@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
@@ -13,6 +11,9 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
 
 from services.sender.approval import Approval
+from services.sender.audit_keeper import CheckpointKeeper, record_refusals
+from services.sender.audit_store import AuditChain, AuditPages
+from services.sender.auditing import Auditing
 from services.sender.backlog import Backlog
 from services.sender.cancelling import CancelFinisher, Cancelling, Stopping
 from services.sender.config import Settings
@@ -32,7 +33,7 @@ from services.sender.store import SCHEMA, CallStore, DispatchStore
 from shared import failpoints, logging
 from shared.auth import TokenVerifier
 from shared.clock import SystemClock
-from shared.drain import DrainStep, run_until_signal
+from shared.drain import DrainStep, Loop, end_loops, run_until_signal
 from shared.health import Dependency, HealthMonitor
 from shared.interceptors import EdgeInterceptor
 from shared.outbox import OutboxRelay
@@ -40,10 +41,7 @@ from shared.pull_worker import PullWorker
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import SENDER_STATE
-
-
-class _Stoppable(Protocol):
-    def stop(self) -> None: ...
+from shared.wall_refusals import RefusalKeeper, WallRefusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +75,8 @@ async def start(settings: Settings) -> RunningSender:
     quotas = Quotas(store, directory, settings.limits, refusals, clock)
     progress = Progress(store, directory, dispatches, inboxes, changes, clock)
     stopping = Stopping(work, dispatches, inboxes, changes)
+    chain = AuditChain(outside.worked)
+    walls = RefusalKeeper(WallRefusals(clock), record_refusals(chain))
     cleaner = own_cleaner(outside.worked, settings.worker_database_url, inboxes, settings.retention, clock)
     use_cases = UseCases(
         Sending(store, replays, directory, backlog, quotas, clock, relay.wake, settings.approval_threshold),
@@ -87,6 +87,7 @@ async def start(settings: Settings) -> RunningSender:
         Orders(work, directory, changes, clock),
         Listing(store, directory),
         CleaningUp(cleaner, inboxes, dispatches, DirectoryServiceStub(outside.preferences)),
+        Auditing(AuditPages(outside.called), chain, directory, clock),
     )
     reports = PullWorker(
         outside.nats,
@@ -101,7 +102,9 @@ async def start(settings: Settings) -> RunningSender:
     health = HealthMonitor(
         [*outside.dependencies(), Dependency(SENDER_STATE.name, reports.check, required=False)]
     )
-    edge = EdgeInterceptor(verifier, role_of=directory.role_of, limits=settings.server.limits)
+    edge = EdgeInterceptor(
+        verifier, role_of=directory.role_of, limits=settings.server.limits, refusals=walls.refusals
+    )
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_SenderServiceServicer_to_server,
@@ -112,9 +115,18 @@ async def start(settings: Settings) -> RunningSender:
     )
     failpoints.check_declared()
 
-    loops = (relay, CancelFinisher(work, stopping), refusals, cleaner)
-    background = tuple(
-        asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in (reports, *loops)
+    checkpoints = CheckpointKeeper(chain, settings.audit_checkpoint_s)
+    loops: tuple[Loop, ...] = (
+        relay,
+        CancelFinisher(work, stopping),
+        refusals,
+        cleaner,
+        walls,
+        checkpoints,
+    )
+    background = (
+        asyncio.create_task(reports.run(), name=type(reports).__name__),
+        *(asyncio.create_task(loop.run(), name=type(loop).__name__) for loop in loops),
     )
     steps = (
         server.leave(),
@@ -122,7 +134,7 @@ async def start(settings: Settings) -> RunningSender:
         DrainStep("end_watches", changes.close),
         server.finish_calls(),
         DrainStep("stop_counting", backlog.close),
-        DrainStep("finish_loops", lambda: _finish(loops, background)),
+        DrainStep("finish_loops", lambda: end_loops(loops, background)),
         DrainStep("close_redis", refusals.close),
         *outside.closing(),
     )
@@ -136,12 +148,6 @@ async def main() -> int:
     sender = await start(settings)
     settle_memory()
     return await run_until_signal(sender.steps, sender.background)
-
-
-async def _finish(loops: Iterable[_Stoppable], background: tuple[asyncio.Task[None], ...]) -> None:
-    for loop in loops:
-        loop.stop()
-    await asyncio.wait(background)
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ def filter_of(request: sender_pb2.ListBroadcastsRequest) -> Filter:
         priorities=tuple(sorted({_PRIORITIES_TOLD[each] for each in request.priorities})),
         created_by=author_name(request.created_by),
         wedding_id=request.wedding_id.lower() or None,
-        created=_period(request.create_time),
-        due=_period(request.scheduled_for),
+        created=period_of(request.create_time),
+        due=period_of(request.scheduled_for),
     )
 
 
@@ -82,7 +82,8 @@ def author_name(text: str) -> str:
         return text
 
 
-def _period(message: Interval) -> Period:
+def period_of(message: Interval) -> Period:
+    """Some time, open on the sides that are not given."""
     return Period(
         time_of(message.start_time) if message.HasField("start_time") else None,
         time_of(message.end_time) if message.HasField("end_time") else None,

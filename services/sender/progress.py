@@ -156,7 +156,7 @@ class Progress:
     async def _visible(self, caller: Caller, broadcast_id: str) -> Broadcast:
         broadcast = await self._store.find_visible(caller, broadcast_id)
         if broadcast is None:
-            raise NotFound
+            raise NotFound if caller.reads_all else NotFound.or_not_yours()
         return broadcast
 
     async def _look(self, broadcast_id: str) -> _Sight:

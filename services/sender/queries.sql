@@ -178,3 +178,58 @@ WITH gone AS (
     RETURNING counted_sends.at
 )
 SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;
+
+-- name: list_audit_log
+-- A page of the audit log, newest first, if the caller may read it.
+SELECT
+    position, format, event_id, recorded_at, at, source, actor, action, broadcast_id, broadcast_type, targeted, retract,
+    stopped, already_sent, user_id, wedding_id, role_before, role_after, method, attempts, previous_hash, hash
+FROM list_audit_log($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+
+-- name: read_audit_chain
+-- What comes next in the chain, a part at a time.
+SELECT
+    position, format, event_id, recorded_at, at, source, actor, action, broadcast_id, broadcast_type, targeted, retract,
+    stopped, already_sent, user_id, wedding_id, role_before, role_after, method, attempts, previous_hash, hash
+FROM audit_log
+WHERE position > $1
+ORDER BY position
+LIMIT $2;
+
+-- name: find_audit_hash
+-- What a checkpoint that somebody has kept is compared with.
+SELECT hash FROM audit_log WHERE position = $1;
+
+-- name: find_audit_end
+-- Whether what is missing was cut off or taken out.
+SELECT max(position) AS position FROM audit_log;
+
+-- name: record_audit_events
+-- At the end of the chain, in order; what was told before is there already.
+INSERT INTO audit_log (
+    event_id, at, source, actor, action, user_id, wedding_id, role_before, role_after, method, attempts
+)
+SELECT event_id, at, $1, actor, action, user_id, wedding_id, role_before, role_after, method, attempts
+FROM unnest(
+    $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::text[],
+    $11::bigint[]
+) WITH ORDINALITY AS event (
+    event_id, at, actor, action, user_id, wedding_id, role_before, role_after, method, attempts, place
+)
+ORDER BY place
+ON CONFLICT (event_id) DO NOTHING;
+
+-- name: add_audit_checkpoint
+-- Where the log ends, unless that is on record; any number of processes may do it.
+INSERT INTO audit_checkpoints (position, hash)
+SELECT position, hash FROM audit_log ORDER BY position DESC LIMIT 1
+ON CONFLICT (position) DO NOTHING
+RETURNING position, hash;
+
+-- name: list_audit_checkpoints
+-- What a part of the chain must agree with.
+SELECT position, hash FROM audit_checkpoints WHERE position > $1 AND position <= $2;
+
+-- name: find_last_audit_checkpoint
+-- How far the log goes at least.
+SELECT max(position) AS position FROM audit_checkpoints;

@@ -11,6 +11,7 @@ ADMIN: Final = "admin"
 COORDINATOR: Final = "coordinator"
 SEND_SCOPE: Final = "broadcast.send"
 READ_SCOPE: Final = "broadcast.read"
+AUDIT_SCOPE: Final = "audit.read"
 
 _COORDINATORS_SEND: Final = frozenset({Category.COLLABORATION, Category.WEDDING})
 
@@ -48,6 +49,11 @@ class Caller:
     def reads_all(self) -> bool:
         """Whether every broadcast is theirs to see."""
         return self.is_admin or READ_SCOPE in self.scopes
+
+    @property
+    def reads_audit(self) -> bool:
+        """Whether the audit log is theirs to see."""
+        return self.is_admin or AUDIT_SCOPE in self.scopes
 
     @property
     def team_weddings(self) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ from wedsync.broadcast.v1 import sender_pb2
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
 
 from services.sender.approval import APPROVE, REJECT, Approval
+from services.sender.auditing import Auditing
 from services.sender.cancelling import CANCEL, Cancelling
 from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
 from services.sender.quotas import Quotas
 from services.sender.retention import CleaningUp
-from services.sender.rights import ADMIN, COORDINATOR, READ_SCOPE, SEND_SCOPE
+from services.sender.rights import ADMIN, AUDIT_SCOPE, COORDINATOR, READ_SCOPE, SEND_SCOPE
 from services.sender.sending import SEND, Sending
 from shared.methods import Replay
 from shared.rights import Right, limited_scope, roles, scopes
@@ -36,10 +37,11 @@ RIGHTS: Final[dict[str, Right]] = {
     "GetAnalytics": _READERS,
     "ApproveBroadcast": roles(ADMIN),
     "RejectBroadcast": roles(ADMIN),
-    "ListAuditEvents": roles(ADMIN) | scopes("audit.read"),
-    "VerifyAuditLog": roles(ADMIN) | scopes("audit.read"),
+    "ListAuditEvents": roles(ADMIN) | scopes(AUDIT_SCOPE),
+    "VerifyAuditLog": roles(ADMIN) | scopes(AUDIT_SCOPE),
     "CleanUp": roles(ADMIN) | scopes("dispatch.operate"),
     "GetDispatchOrder": scopes("internal"),
+    "RecordAuditEvents": scopes("internal"),
 }
 """Each method's row of product.md's table of rights."""
 
@@ -56,6 +58,7 @@ class UseCases:
     orders: Orders
     listing: Listing
     cleaning_up: CleaningUp
+    auditing: Auditing
 
     def replays(self) -> dict[str, Replay]:
         """What answers a repeated request before it is judged anew, and refuses a send that is too much."""
@@ -149,3 +152,21 @@ class SenderServicer(SenderServiceServicer):
         is_plan = request.purpose == sender_pb2.DISPATCH_PURPOSE_PLAN
         fetch = self._does.orders.plan if is_plan else self._does.orders.content
         return sender_pb2.GetDispatchOrderResponse(order=await fetch(request.broadcast_id.lower()))
+
+    @override
+    async def ListAuditEvents(
+        self, request: sender_pb2.ListAuditEventsRequest, context: object
+    ) -> sender_pb2.ListAuditEventsResponse:
+        return await self._does.auditing.list(request)
+
+    @override
+    async def VerifyAuditLog(
+        self, request: sender_pb2.VerifyAuditLogRequest, context: object
+    ) -> sender_pb2.VerifyAuditLogResponse:
+        return await self._does.auditing.verify(request)
+
+    @override
+    async def RecordAuditEvents(
+        self, request: sender_pb2.RecordAuditEventsRequest, context: object
+    ) -> sender_pb2.RecordAuditEventsResponse:
+        return await self._does.auditing.record(request)

@@ -76,3 +76,33 @@ SELECT weddings.wedding_id, array(
 ) AS team
 FROM preferences.weddings
 WHERE weddings.wedding_id = ANY ($1);
+
+-- name: audit_flaws
+-- How many broadcasts have another number of entries in the audit log than they must have, and entries another hash.
+SELECT
+    (
+        SELECT count(*)
+        FROM sender.broadcasts
+        WHERE (priority = 1)::integer <> (
+                SELECT count(*) FROM sender.audit_log AS entry
+                WHERE entry.broadcast_id = broadcasts.broadcast_id AND entry.action = 'critical_accepted'
+            )
+            OR (state = 'cancelled' AND 2 <> (
+                SELECT count(DISTINCT action) FROM sender.audit_log AS entry
+                WHERE entry.broadcast_id = broadcasts.broadcast_id AND entry.action IN ('cancel_requested', 'cancelled')
+            ))
+            OR (decided_by IS NOT NULL)::integer <> (
+                SELECT count(*) FROM sender.audit_log AS entry
+                WHERE entry.broadcast_id = broadcasts.broadcast_id AND entry.action IN ('approved', 'rejected')
+                    AND entry.actor = broadcasts.decided_by
+            )
+    ) + (
+        SELECT count(*)
+        FROM (
+            SELECT
+                entry.hash <> sender.audit_hash(entry) AS is_changed,
+                entry.previous_hash <> lag(entry.hash, 1, entry.previous_hash) OVER (ORDER BY position) AS is_replaced
+            FROM sender.audit_log AS entry
+        ) AS chain
+        WHERE is_changed OR is_replaced
+    ) AS flaws;

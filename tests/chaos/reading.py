@@ -105,6 +105,10 @@ class Record:
         """How many weddings have another team in the inbox than in the directory."""
         return int(await self._ask(lambda connection: connection.fetchval(QUERIES["walls_that_differ"])))
 
+    async def audit_flaws(self) -> int:
+        """How much the audit log lacks, or has in another way than it was written."""
+        return int(await self._ask(lambda connection: connection.fetchval(QUERIES["audit_flaws"])))
+
     async def teams(self, wedding_ids: Sequence[UUID]) -> dict[str, BitMap]:
         """Who is on these weddings' teams now, as the directory has it."""
         query = QUERIES["teams_of"]

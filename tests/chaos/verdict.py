@@ -192,6 +192,7 @@ async def _other_findings(crew: Crew, course: Course, outcome: Outcome, looking:
     gone = {each.broadcast_id for each in outcome.accepted if each.fate in (Fate.HIDDEN, Fate.EXPIRED)}
     broadcasts = await looking.at("what is on its way", record.unfinished(), 0)
     walls = await looking.at("the walls", record.walls_that_differ(), 0)
+    flaws = await looking.at("the audit log", record.audit_flaws(), 0)
     letters = await looking.at("dead letters", record.dead_letters(), [])
     unread = await looking.at("receipts", crew.lists.unread(crew.changes.read, gone), [])
     return [
@@ -200,6 +201,7 @@ async def _other_findings(crew: Crew, course: Course, outcome: Outcome, looking:
         *(f"a decision was refused: {each}" for each in crew.desk.decisions.refused),
         *([f"{broadcasts} broadcasts or cancels are still on their way"] if broadcasts else []),
         *([f"{walls} walls are still another in the inbox than in the directory"] if walls else []),
+        *([f"the audit log is wrong in {flaws} places"] if flaws else []),
         *(f"dead letters: {each}" for each in letters),
         *(f"a confirmed receipt is gone: {number} has not read {each}" for number, each in unread),
     ]

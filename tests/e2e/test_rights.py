@@ -47,7 +47,9 @@ TABLE: dict[str, frozenset[str]] = {
     **dict.fromkeys(("GetEngagement", "ListReaders", "ResolveAudience", "ReevaluateAudience"), INTERNAL),
     **dict.fromkeys(("CleanUpInboxes", "CleanUpDispatches", "CleanUpDirectory"), INTERNAL),
     "ListShownBroadcasts": INTERNAL,
-    **dict.fromkeys(("CountAudience", "CheckWeddingAccess", "LookupRecipients"), INTERNAL),
+    **dict.fromkeys(
+        ("CountAudience", "CheckWeddingAccess", "LookupRecipients", "RecordAuditEvents"), INTERNAL
+    ),
     **dict.fromkeys(("ListInboxItems", "GetInboxItem", "GetUnreadCount", "RecordReceipts"), PEOPLE),
     **dict.fromkeys(("MarkAllRead", "SnoozeItem", "PinItem", "WatchInbox"), PEOPLE),
     **dict.fromkeys(("GetPreferences", "UpdatePreferences", "ResetPreferences"), PEOPLE),

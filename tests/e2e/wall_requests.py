@@ -27,7 +27,7 @@ KINDS: Final = {
     **dict.fromkeys(("segment_id", "segment_ids"), "segment"),
 }
 """What the ids in a field of this name are ids of."""
-NO_KIND: Final = frozenset({"request_id"})
+NO_KIND: Final = frozenset({"request_id", "event_id"})
 """Ids that are their caller's own."""
 
 FEW: Final = frozenset({(), ("change B",), (B,), ("couple B",), (NOWHERE[0],)})

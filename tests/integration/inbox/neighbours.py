@@ -21,12 +21,13 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Sender(SenderServiceServicer):
-    """Knows what broadcasts say, and counts how often it was asked."""
+    """Knows what broadcasts say, counts how often it was asked, and keeps what it is told for the audit log."""
 
     def __init__(self) -> None:
         self.is_down = False
         self.orders: dict[str, sender_pb2.DispatchOrder] = {}
         self.asked: list[str] = []
+        self.events: dict[str, sender_pb2.RecordedAuditEvent] = {}
 
     async def GetDispatchOrder(
         self, request: sender_pb2.GetDispatchOrderRequest, context: grpc.aio.ServicerContext
@@ -38,6 +39,15 @@ class Sender(SenderServiceServicer):
         if request.broadcast_id not in self.orders:
             await refuse(context, NotFound())
         return sender_pb2.GetDispatchOrderResponse(order=self.orders[request.broadcast_id])
+
+    async def RecordAuditEvents(
+        self, request: sender_pb2.RecordAuditEventsRequest, context: grpc.aio.ServicerContext
+    ) -> sender_pb2.RecordAuditEventsResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        for event in request.events:
+            self.events.setdefault(event.event_id, event)
+        return sender_pb2.RecordAuditEventsResponse()
 
 
 @dataclass(slots=True)

@@ -50,7 +50,7 @@ class Stores:
     def another_node(self, redis: str | None = None) -> tuple[Inboxes, Checkpoints]:
         """What reads inboxes with nothing in its memory, and perhaps with another Redis."""
         checkpoints = Checkpoints(OptionalRedis.open(redis or self.redis_url), self.log_identity)
-        return Inboxes(self.store, checkpoints, Texts(self.work)), checkpoints
+        return Inboxes(self.store, checkpoints, Texts(self.work), self.work), checkpoints
 
     def new_number(self) -> int:
         """A recipient number in a block of its own."""
@@ -78,7 +78,8 @@ async def open_stores(suite: SuiteDatabase, redis: str) -> AsyncIterator[Stores]
     log_identity = await WorkStore(worked).find_log_identity()
     checkpoints = Checkpoints(OptionalRedis.open(redis), log_identity)
     try:
-        inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(WorkStore(worked)))
+        work = WorkStore(worked)
+        inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(work), work)
         yield Stores(
             personal,
             worked,

@@ -1,13 +1,16 @@
 """The inbox's own wall: whoever is off a team loses its items at once, and whoever is back has them again."""
 
 import asyncio
+from uuid import uuid4
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from wedsync.broadcast.v1 import common_pb2, events_pb2, inbox_pb2
 
 from shared import messaging, subjects
 from shared.audience import Audience
+from shared.errors import NotFound
 from shared.messaging import MessagingSettings
 from stack.nats import NatsAccess
 from tests.integration.inbox.site import ALERT, SILENT_ITEM, Person, Site, error_of
@@ -234,3 +237,38 @@ async def test_a_team_that_is_no_bitmap_is_refused(site: Site) -> None:
         await site.stub.ApplyTeamChange(request, metadata=site.internal)
     assert error_of(caught.value).violations[0].field == "members"
     assert await site.ids(amara) == [broadcast_id]
+
+
+async def test_attempts_at_a_wall_reach_the_audit_log(site: Site) -> None:
+    """Of somebody who asks for what is about a wedding that is not theirs; when the process ends, at the latest.
+
+    Not of those who ask for what has expired, was meant for others, or never was: there is no wall before it.
+    """
+    amara, petra, stranger = site.people(3)
+    wedding_id, broadcast_id = await walled(site, amara, petra)
+    open_to_all, missing = await site.send([amara]), str(uuid4())
+    expired = site.about(wedding_id, expires_at=Timestamp(seconds=1))
+    await site.deliver(expired, [amara])
+    await site.set_team(wedding_id, amara)
+    tried = [
+        (petra, broadcast_id),
+        (stranger, broadcast_id),
+        (stranger, broadcast_id),
+        (stranger, open_to_all),
+    ]
+    for person, asked in (*tried, (amara, expired), (amara, missing)):
+        request = inbox_pb2.GetInboxItemRequest(broadcast_id=asked)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await site.stub.GetInboxItem(request, metadata=person.metadata)
+        error = error_of(caught.value)
+        assert (error.reason_name, error.message) == ("NOT_FOUND", NotFound().message)
+    await site.restart()
+    refused = {
+        (event.actor, event.method, event.attempts)
+        for event in site.neighbours.sender.events.values()
+        if event.actor in {str(person.user_id) for person in (amara, petra, stranger)}
+    }
+    assert refused == {
+        (str(petra.user_id), "InboxService/GetInboxItem", 1),
+        (str(stranger.user_id), "InboxService/GetInboxItem", 2),
+    }

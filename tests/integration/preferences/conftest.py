@@ -39,6 +39,7 @@ async def site(
 
 @pytest.fixture(autouse=True)
 def _reachable_inbox(request: pytest.FixtureRequest) -> None:
-    """Each test finds the inbox up."""
+    """Each test finds inbox and sender up."""
     if "site" in request.fixturenames:
-        request.getfixturevalue("site").inbox.is_down = False
+        inbox = request.getfixturevalue("site").inbox
+        inbox.is_down = inbox.sender.is_down = False

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 import grpc
 from wedsync.broadcast.v1 import inbox_pb2
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer, add_InboxServiceServicer_to_server
+from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
 
 from shared.audience import Audience
+from tests.integration.preferences.sender import ToldSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,12 @@ class AppliedTeam:
 
 @dataclass(slots=True)
 class ToldInbox(InboxServiceServicer):
-    """Truthful to the contract: a version that is not newer changes nothing."""
+    """Truthful to the contract: a version that is not newer changes nothing. The sender is at its address, too."""
 
     teams: dict[str, AppliedTeam] = field(default_factory=dict)
     is_down: bool = False
     address: str = ""
+    sender: ToldSender = field(default_factory=ToldSender)
 
     async def ApplyTeamChange(
         self, request: inbox_pb2.ApplyTeamChangeRequest, context: grpc.aio.ServicerContext
@@ -41,9 +44,10 @@ class ToldInbox(InboxServiceServicer):
 
 @asynccontextmanager
 async def told_inbox() -> AsyncIterator[ToldInbox]:
-    """An inbox on a free port for the time of the block."""
+    """An inbox on a free port for the time of the block, with a sender beside it."""
     inbox, server = ToldInbox(), grpc.aio.server()
     add_InboxServiceServicer_to_server(inbox, server)
+    add_SenderServiceServicer_to_server(inbox.sender, server)
     inbox.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     yield inbox

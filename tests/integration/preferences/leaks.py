@@ -27,6 +27,7 @@ ROWS: Final = f"""
     INSERT INTO wedding_filters (recipient_number, wedding_id) SELECT recipient_number, wedding_id FROM team_members;
     SELECT append_log('reload', '');
     SELECT outbox_add(NULL, 'directory.changed', 'x', NULL, 0, 'ack');
+    INSERT INTO audit_events (action, user_id) VALUES ('erased', '00000000-0000-0000-0000-000000000065');
 """  # noqa: S608
 
 _AS_ME = {"app.recipient": ME}
@@ -47,6 +48,7 @@ def _kept_by_people(table: str, write: str) -> tuple[Leak, Leak]:
 _WORKED: Final = {
     "worker_reads_and_writes": ("recipients", "weddings", "team_members", "log", "outbox"),
     "worker_reads": ("preferences", "role_settings", "wedding_filters"),
+    "worker_adds_and_tells": ("audit_events",),
 }
 LEAKS: Final[Sequence[Leak]] = (
     own_rows("recipients", "people_see_themselves", "number", "preferences_api", _AS_ME, ME),

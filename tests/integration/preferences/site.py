@@ -278,11 +278,13 @@ def environment(
         "PREFERENCES_DRAIN_PAUSE_S": "0",
         "PREFERENCES_DRAIN_FINISH_S": "1",
         "PREFERENCES_TEAM_RETRY_S": "0.2",
+        "PREFERENCES_AUDIT_RETRY_S": "0.2",
         "NATS_URL": access.url,
         "AUTH_JWKS": str(mint.jwks),
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
         "INBOX_ADDR": inbox,
+        "SENDER_ADDR": inbox,
     }
 
 

@@ -79,6 +79,7 @@ WORKERS = [
     ("wedding_filters", "worker_reads", "recipient_number", EVERYBODY),
     ("log", "worker_reads_and_writes", "position", [1]),
     ("outbox", "worker_reads_and_writes", "state", ["pending"]),
+    ("audit_events", "worker_adds_and_tells", "action", ["erased", "team_joined"]),
 ]
 APPENDING = ("log", "people_add_changes")
 
@@ -192,7 +193,15 @@ async def test_a_number_stands_for_its_person_for_good(database: SuiteDatabase, 
             await connection.execute(statement)
 
 
-@pytest.mark.parametrize("table", ["weddings", "outbox", "settings_in_effect"])
+@pytest.mark.parametrize("statement", ["UPDATE audit_events SET actor = 'nobody'", "TRUNCATE audit_events"])
+async def test_an_event_cannot_be_altered_on_its_way(database: SuiteDatabase, statement: str) -> None:
+    """It is added, told and gone."""
+    async with _as(database, "preferences_worker") as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+
+
+@pytest.mark.parametrize("table", ["weddings", "outbox", "settings_in_effect", "audit_events"])
 async def test_people_have_no_way_into_the_workers_tables(database: SuiteDatabase, table: str) -> None:
     """Not even to what would be theirs."""
     async with _as(database, "preferences_api", recipient=ME) as connection:

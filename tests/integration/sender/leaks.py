@@ -27,6 +27,7 @@ _COUNT = """
     INSERT INTO counted_sends (caller, type, priority, wedding_id, at, ordinal)
     VALUES ('{}', 'form.locked', 3, '{}', now() - interval '{}', 1)
 """
+_ENTRY = "INSERT INTO audit_log (at, actor, action) VALUES (now(), '{}', 'erased')"
 _OVER = "00000000-0000-4000-8000-000000000004"
 # Mine, one about a wedding, one that is none of my business, one that ended a month ago; a new answer and an old one.
 ROWS: Final = "; ".join(
@@ -44,6 +45,7 @@ ROWS: Final = "; ".join(
         f"UPDATE broadcasts SET ended_at = now() - interval '31 days' WHERE broadcast_id = '{_OVER}'",  # noqa: S608
         _REQUEST.format(_SOMEBODY, _OVER),
         f"UPDATE requests SET at = now() - interval '25 hours' WHERE request_id = '{_OVER}'",  # noqa: S608
+        _ENTRY.format(_ME),
     )
 )
 
@@ -135,5 +137,31 @@ LEAKS: Final[Sequence[Leak]] = (
         "remove_what_is_old",
         lets=Deed("sender_worker", "DELETE FROM requests"),
         keeps=Deed("sender_worker", f"DELETE FROM requests WHERE {_YOUNG}"),  # noqa: S608
+    ),
+    Leak(
+        "audit_log",
+        "record_own",
+        lets=_calls(_ENTRY.format(_ME), caller=_ME),
+        keeps=_calls(_ENTRY.format(_SOMEBODY), caller=_ME),
+    ),
+    Leak(
+        "audit_log",
+        "read_audit",
+        lets=_calls("SELECT FROM audit_log", caller=_SOMEBODY, reads_audit="true"),
+        keeps=_calls("SELECT FROM audit_log", caller=_ME, reads_all="true", reads_audit="false"),
+    ),
+    Leak(
+        "audit_log",
+        "record_any",
+        lets=Deed("sender_worker", _ENTRY.format(_SOMEBODY)),
+        keeps=_calls(_ENTRY.format(_SOMEBODY), caller=""),
+    ),
+    workers_rows("audit_log", "read_to_verify", "sender"),
+    # What chains an entry to the last one runs as the owner.
+    Leak(
+        "audit_log",
+        "read_the_end",
+        lets=Deed("sender_owner", "SELECT FROM audit_log"),
+        keeps=_calls("SELECT FROM audit_log"),
     ),
 )

@@ -257,7 +257,7 @@ async def end(running: RunningSender) -> None:
 async def serving_site(
     folder: Path, database: SuiteDatabase, servers: Servers, beside: Neighbours, **settings: str
 ) -> AsyncIterator[ServingSite]:
-    """A sender that serves for the time of the block."""
+    """A sender that serves for the time of the block; `settings` are variables that are otherwise."""
     mint = TokenMint(folder)
     variables = environment(folder, mint, database, servers, beside.address) | settings
     running = await start(Settings.read(Environment(variables)))

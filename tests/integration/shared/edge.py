@@ -26,6 +26,7 @@ from shared.rights import Right, any_person, roles, scopes
 from shared.server import GrpcServer, ServerSettings
 from shared.settings import Address
 from shared.tls import Transport
+from shared.wall_refusals import WallRefusals
 from stack.tokens import AUDIENCE, ISSUER, TokenMint
 
 INBOX = "wedsync.broadcast.v1.InboxService"
@@ -76,6 +77,7 @@ class ObedientInbox(InboxServiceServicer):
         self.requests: list[Message] = []
         self.streams_ended = 0
         self.release = asyncio.Event()
+        self.failure: Exception | None = None
 
     async def GetUnreadCount(self, request: inbox_pb2.GetUnreadCountRequest, context: object) -> Counted:
         return await self.count()
@@ -100,12 +102,14 @@ class ObedientInbox(InboxServiceServicer):
     async def WatchInbox(
         self, request: inbox_pb2.WatchInboxRequest, context: object
     ) -> AsyncIterator[inbox_pb2.WatchInboxResponse]:
-        """One event, the first time serialised already, and another once released."""
+        """One event, the first time serialised already, and another, or the failure, once released."""
         try:
             event = inbox_pb2.WatchInboxResponse()
             event.event.cursor = "first"
             yield event.SerializeToString()  # type: ignore[misc]  # the edge sends bytes as they are
             await self.release.wait()
+            if self.failure is not None:
+                raise self.failure
             event.event.cursor = "second"
             yield event
         finally:
@@ -177,6 +181,7 @@ async def serving(
     limits: CallLimits | None = None,
     dependencies: tuple[Dependency, ...] = (),
     replays: Mapping[str, Replay] | None = None,
+    refusals: WallRefusals | None = None,
     transport: Transport | None = None,
     with_directory: bool = True,
 ) -> AsyncIterator[Edge]:
@@ -185,7 +190,7 @@ async def serving(
     directory, inbox = Directory(), ObedientInbox()
     verifier = await TokenVerifier.open(AuthSettings(str(mint.jwks), ISSUER, AUDIENCE))
     interceptor = EdgeInterceptor(
-        verifier, role_of=directory.role_of if with_directory else None, limits=limits
+        verifier, role_of=directory.role_of if with_directory else None, limits=limits, refusals=refusals
     )
     health = HealthMonitor(dependencies, every_s=0.02, timeout_s=0.5)
     settings = ServerSettings(

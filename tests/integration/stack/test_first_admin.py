@@ -76,6 +76,25 @@ async def test_somebody_known_becomes_the_first_admin_and_stays_who_they_are(
     assert (made.is_new, made.number) == (False, 2)
 
 
+async def test_the_first_admin_is_on_record(suite: SuiteDatabase, admin: asyncpg.Connection) -> None:
+    """For the audit log, as done by the command and by nobody in the directory, known before or not."""
+    user_id = await _add(admin)
+    await make_first_admin(suite.admin_url, user_id, ADA)
+    await admin.execute("UPDATE preferences.recipients SET role = 'venue'")
+    newcomer = uuid4()
+    await make_first_admin(suite.admin_url, newcomer, ADA)
+    events = await admin.fetch(
+        """
+        SELECT action, user_id, role_before, role_after FROM preferences.audit_events
+        WHERE actor = 'broadcast admin bootstrap' ORDER BY position
+        """
+    )
+    assert list(map(tuple, events)) == [
+        ("role_changed", user_id, "venue", "admin"),
+        ("role_changed", newcomer, None, "admin"),
+    ]
+
+
 async def test_a_second_one_is_refused_and_nothing_changes(
     suite: SuiteDatabase, admin: asyncpg.Connection
 ) -> None:

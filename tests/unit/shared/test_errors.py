@@ -12,6 +12,8 @@ from shared.errors import (
     Internal,
     InvalidField,
     NotFound,
+    OutsideReach,
+    PermissionDenied,
     QuotaViolation,
     RateLimited,
     ServiceError,
@@ -138,3 +140,10 @@ def test_status_of_another_system_is_no_error_of_ours() -> None:
 def test_internal_error_is_read_back_as_internal() -> None:
     """The reason INTERNAL gives Internal, not the hierarchy's root."""
     assert type(from_rich_status(Internal().to_rich_status())) is Internal
+
+
+def test_what_is_not_yours_looks_like_what_does_not_exist() -> None:
+    """To the byte; only the audit log is told of the one and not of the other."""
+    assert NotFound.or_not_yours().to_rich_status() == NotFound().to_rich_status()
+    assert (NotFound.or_not_yours().is_at_a_wall, OutsideReach().is_at_a_wall) == (True, True)
+    assert (NotFound().is_at_a_wall, PermissionDenied().is_at_a_wall) == (False, False)

@@ -47,6 +47,110 @@ DISPATCH_PURPOSE_CONTENT: DispatchPurpose.ValueType  # 2
 """DISPATCH_PURPOSE_CONTENT is an inbox that needs the text; nothing changes."""
 Global___DispatchPurpose: _TypeAlias = DispatchPurpose  # noqa: Y015
 
+class _AuditAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_ACTION_UNSPECIFIED: _AuditAction.ValueType  # 0
+    """AUDIT_ACTION_UNSPECIFIED is never recorded."""
+    AUDIT_ACTION_CRITICAL_ACCEPTED: _AuditAction.ValueType  # 1
+    """AUDIT_ACTION_CRITICAL_ACCEPTED: a critical broadcast was accepted."""
+    AUDIT_ACTION_CANCEL_REQUESTED: _AuditAction.ValueType  # 2
+    """AUDIT_ACTION_CANCEL_REQUESTED: somebody asked for a broadcast to be cancelled, or taken back as well."""
+    AUDIT_ACTION_CANCELLED: _AuditAction.ValueType  # 3
+    """AUDIT_ACTION_CANCELLED: a cancel that was asked for is done; its actor is the sender, which finishes it."""
+    AUDIT_ACTION_APPROVED: _AuditAction.ValueType  # 4
+    """AUDIT_ACTION_APPROVED: a broadcast that waited for approval was released."""
+    AUDIT_ACTION_REJECTED: _AuditAction.ValueType  # 5
+    """AUDIT_ACTION_REJECTED: a broadcast that waited for approval was refused."""
+    AUDIT_ACTION_ROLE_CHANGED: _AuditAction.ValueType  # 6
+    """AUDIT_ACTION_ROLE_CHANGED: a person's role was changed, or somebody new has one that has rights, admin or
+    coordinator.
+    """
+    AUDIT_ACTION_TEAM_JOINED: _AuditAction.ValueType  # 7
+    """AUDIT_ACTION_TEAM_JOINED: a person was put on a wedding's team, inside its wall; a coordinator may write to it."""
+    AUDIT_ACTION_TEAM_LEFT: _AuditAction.ValueType  # 8
+    """AUDIT_ACTION_TEAM_LEFT: a person was taken off a wedding's team."""
+    AUDIT_ACTION_ERASED: _AuditAction.ValueType  # 9
+    """AUDIT_ACTION_ERASED: a person was erased."""
+    AUDIT_ACTION_WALL_REFUSED: _AuditAction.ValueType  # 10
+    """AUDIT_ACTION_WALL_REFUSED: a caller named what is outside their reach, such as a wedding, a person or a broadcast
+    that is not theirs, and was refused; one entry for each caller, method and minute.
+    """
+
+class AuditAction(_AuditAction, metaclass=_AuditActionEnumTypeWrapper):
+    """AuditAction is what an entry of the audit log is about."""
+
+AUDIT_ACTION_UNSPECIFIED: AuditAction.ValueType  # 0
+"""AUDIT_ACTION_UNSPECIFIED is never recorded."""
+AUDIT_ACTION_CRITICAL_ACCEPTED: AuditAction.ValueType  # 1
+"""AUDIT_ACTION_CRITICAL_ACCEPTED: a critical broadcast was accepted."""
+AUDIT_ACTION_CANCEL_REQUESTED: AuditAction.ValueType  # 2
+"""AUDIT_ACTION_CANCEL_REQUESTED: somebody asked for a broadcast to be cancelled, or taken back as well."""
+AUDIT_ACTION_CANCELLED: AuditAction.ValueType  # 3
+"""AUDIT_ACTION_CANCELLED: a cancel that was asked for is done; its actor is the sender, which finishes it."""
+AUDIT_ACTION_APPROVED: AuditAction.ValueType  # 4
+"""AUDIT_ACTION_APPROVED: a broadcast that waited for approval was released."""
+AUDIT_ACTION_REJECTED: AuditAction.ValueType  # 5
+"""AUDIT_ACTION_REJECTED: a broadcast that waited for approval was refused."""
+AUDIT_ACTION_ROLE_CHANGED: AuditAction.ValueType  # 6
+"""AUDIT_ACTION_ROLE_CHANGED: a person's role was changed, or somebody new has one that has rights, admin or
+coordinator.
+"""
+AUDIT_ACTION_TEAM_JOINED: AuditAction.ValueType  # 7
+"""AUDIT_ACTION_TEAM_JOINED: a person was put on a wedding's team, inside its wall; a coordinator may write to it."""
+AUDIT_ACTION_TEAM_LEFT: AuditAction.ValueType  # 8
+"""AUDIT_ACTION_TEAM_LEFT: a person was taken off a wedding's team."""
+AUDIT_ACTION_ERASED: AuditAction.ValueType  # 9
+"""AUDIT_ACTION_ERASED: a person was erased."""
+AUDIT_ACTION_WALL_REFUSED: AuditAction.ValueType  # 10
+"""AUDIT_ACTION_WALL_REFUSED: a caller named what is outside their reach, such as a wedding, a person or a broadcast
+that is not theirs, and was refused; one entry for each caller, method and minute.
+"""
+Global___AuditAction: _TypeAlias = AuditAction  # noqa: Y015
+
+class _AuditFlawKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditFlawKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditFlawKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_FLAW_KIND_UNSPECIFIED: _AuditFlawKind.ValueType  # 0
+    """AUDIT_FLAW_KIND_UNSPECIFIED is never sent."""
+    AUDIT_FLAW_KIND_ENTRY_CHANGED: _AuditFlawKind.ValueType  # 1
+    """AUDIT_FLAW_KIND_ENTRY_CHANGED: what the entry says is not what was hashed."""
+    AUDIT_FLAW_KIND_ENTRY_MISSING: _AuditFlawKind.ValueType  # 2
+    """AUDIT_FLAW_KIND_ENTRY_MISSING: there is no entry at the position, and there are later ones."""
+    AUDIT_FLAW_KIND_CHAIN_BROKEN: _AuditFlawKind.ValueType  # 3
+    """AUDIT_FLAW_KIND_CHAIN_BROKEN: the entry does not follow the one before it; that one, or this one, was replaced."""
+    AUDIT_FLAW_KIND_TAIL_MISSING: _AuditFlawKind.ValueType  # 4
+    """AUDIT_FLAW_KIND_TAIL_MISSING: the log ends before the position, at which a checkpoint has an entry."""
+    AUDIT_FLAW_KIND_CHECKPOINT_DIFFERS: _AuditFlawKind.ValueType  # 5
+    """AUDIT_FLAW_KIND_CHECKPOINT_DIFFERS: a checkpoint has another hash than the entry: the log was written anew up to
+    there, or the checkpoint was changed.
+    """
+
+class AuditFlawKind(_AuditFlawKind, metaclass=_AuditFlawKindEnumTypeWrapper):
+    """AuditFlawKind says what is wrong with the audit log."""
+
+AUDIT_FLAW_KIND_UNSPECIFIED: AuditFlawKind.ValueType  # 0
+"""AUDIT_FLAW_KIND_UNSPECIFIED is never sent."""
+AUDIT_FLAW_KIND_ENTRY_CHANGED: AuditFlawKind.ValueType  # 1
+"""AUDIT_FLAW_KIND_ENTRY_CHANGED: what the entry says is not what was hashed."""
+AUDIT_FLAW_KIND_ENTRY_MISSING: AuditFlawKind.ValueType  # 2
+"""AUDIT_FLAW_KIND_ENTRY_MISSING: there is no entry at the position, and there are later ones."""
+AUDIT_FLAW_KIND_CHAIN_BROKEN: AuditFlawKind.ValueType  # 3
+"""AUDIT_FLAW_KIND_CHAIN_BROKEN: the entry does not follow the one before it; that one, or this one, was replaced."""
+AUDIT_FLAW_KIND_TAIL_MISSING: AuditFlawKind.ValueType  # 4
+"""AUDIT_FLAW_KIND_TAIL_MISSING: the log ends before the position, at which a checkpoint has an entry."""
+AUDIT_FLAW_KIND_CHECKPOINT_DIFFERS: AuditFlawKind.ValueType  # 5
+"""AUDIT_FLAW_KIND_CHECKPOINT_DIFFERS: a checkpoint has another hash than the entry: the log was written anew up to
+there, or the checkpoint was changed.
+"""
+Global___AuditFlawKind: _TypeAlias = AuditFlawKind  # noqa: Y015
+
 @_typing.final
 class Escalation(_message.Message):
     """Escalation asks for a second try with those who have not acknowledged in time."""
@@ -1134,74 +1238,6 @@ class GetQuotaResponse(_message.Message):
 Global___GetQuotaResponse: _TypeAlias = GetQuotaResponse  # noqa: Y015
 
 @_typing.final
-class ListAuditEventsRequest(_message.Message):
-    """ListAuditEventsRequest is empty until ListAuditEvents is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListAuditEventsRequest: _TypeAlias = ListAuditEventsRequest  # noqa: Y015
-
-@_typing.final
-class ListAuditEventsResponse(_message.Message):
-    """ListAuditEventsResponse is empty until ListAuditEvents is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015
-
-@_typing.final
-class VerifyAuditLogRequest(_message.Message):
-    """VerifyAuditLogRequest is empty until VerifyAuditLog is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___VerifyAuditLogRequest: _TypeAlias = VerifyAuditLogRequest  # noqa: Y015
-
-@_typing.final
-class VerifyAuditLogResponse(_message.Message):
-    """VerifyAuditLogResponse is empty until VerifyAuditLog is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___VerifyAuditLogResponse: _TypeAlias = VerifyAuditLogResponse  # noqa: Y015
-
-@_typing.final
 class CleanUpRequest(_message.Message):
     """CleanUpRequest says whether to remove or to count."""
 
@@ -1282,3 +1318,434 @@ class CleanUpResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CleanUpResponse: _TypeAlias = CleanUpResponse  # noqa: Y015
+
+@_typing.final
+class AuditEvent(_message.Message):
+    """AuditEvent is an entry of the audit log. There is no text of a broadcast in it, no reason and no name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    BROADCAST_TYPE_FIELD_NUMBER: _builtins.int
+    TARGETED_FIELD_NUMBER: _builtins.int
+    RETRACT_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    ALREADY_SENT_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    WEDDING_ID_FIELD_NUMBER: _builtins.int
+    ROLE_BEFORE_FIELD_NUMBER: _builtins.int
+    ROLE_AFTER_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """position is its place in the log, from 1 without gaps."""
+    event_id: _builtins.str
+    """event_id is a UUID, by which a repetition is known."""
+    source: _builtins.str
+    """source is the service that saw it happen, such as "sender"."""
+    actor: _builtins.str
+    """actor is who did it: the user_id of a person, the name of a service account, the command "broadcast admin
+    bootstrap", or the login of the database when it was done by the suite itself or by hand. Empty for all callers
+    together that were refused in a minute in which there were more than are told apart.
+    """
+    action: Global___AuditAction.ValueType
+    """action is what was done."""
+    broadcast_id: _builtins.str
+    """broadcast_id is the broadcast that it was done to; empty when there is none."""
+    broadcast_type: _builtins.str
+    """broadcast_type is its type."""
+    targeted: _builtins.int
+    """targeted is how many people the broadcast was meant for when it was accepted."""
+    retract: _builtins.bool
+    """retract says of a cancel whether the broadcast is also to be taken, or was taken, out of inboxes."""
+    stopped: _builtins.int
+    """stopped is how many people a cancel has kept the broadcast from; for CANCELLED."""
+    already_sent: _builtins.int
+    """already_sent is how many people had it before; for CANCELLED."""
+    user_id: _builtins.str
+    """user_id is the person it was done to; empty when there is none."""
+    wedding_id: _builtins.str
+    """wedding_id is the wedding that it is about; empty when there is none."""
+    role_before: _builtins.str
+    """role_before is a person's role until then; empty for somebody new."""
+    role_after: _builtins.str
+    """role_after is a person's role from then on."""
+    method: _builtins.str
+    """method is the RPC that refused, such as "SenderService/SendBroadcast"; for WALL_REFUSED."""
+    attempts: _builtins.int
+    """attempts is how often it refused in that minute; for WALL_REFUSED."""
+    hash: _builtins.bytes
+    """hash is the SHA-256 of this entry and of the hash before it, 32 bytes."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """time is when it happened; for WALL_REFUSED the start of the minute."""
+
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """record_time is when it was added to the log."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        event_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        source: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        action: Global___AuditAction.ValueType = ...,
+        broadcast_id: _builtins.str = ...,
+        broadcast_type: _builtins.str = ...,
+        targeted: _builtins.int | None = ...,
+        retract: _builtins.bool | None = ...,
+        stopped: _builtins.int | None = ...,
+        already_sent: _builtins.int | None = ...,
+        user_id: _builtins.str = ...,
+        wedding_id: _builtins.str = ...,
+        role_before: _builtins.str = ...,
+        role_after: _builtins.str = ...,
+        method: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_already_sent", b"_already_sent", "_retract", b"_retract", "_stopped", b"_stopped", "_targeted", b"_targeted", "already_sent", b"already_sent", "record_time", b"record_time", "retract", b"retract", "stopped", b"stopped", "targeted", b"targeted", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_already_sent", b"_already_sent", "_retract", b"_retract", "_stopped", b"_stopped", "_targeted", b"_targeted", "action", b"action", "actor", b"actor", "already_sent", b"already_sent", "attempts", b"attempts", "broadcast_id", b"broadcast_id", "broadcast_type", b"broadcast_type", "event_id", b"event_id", "hash", b"hash", "method", b"method", "position", b"position", "record_time", b"record_time", "retract", b"retract", "role_after", b"role_after", "role_before", b"role_before", "source", b"source", "stopped", b"stopped", "targeted", b"targeted", "time", b"time", "user_id", b"user_id", "wedding_id", b"wedding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__already_sent: _TypeAlias = _typing.Literal["already_sent"]  # noqa: Y015
+    _WhichOneofArgType__already_sent: _TypeAlias = _typing.Literal["_already_sent", b"_already_sent"]  # noqa: Y015
+    _WhichOneofReturnType__retract: _TypeAlias = _typing.Literal["retract"]  # noqa: Y015
+    _WhichOneofArgType__retract: _TypeAlias = _typing.Literal["_retract", b"_retract"]  # noqa: Y015
+    _WhichOneofReturnType__stopped: _TypeAlias = _typing.Literal["stopped"]  # noqa: Y015
+    _WhichOneofArgType__stopped: _TypeAlias = _typing.Literal["_stopped", b"_stopped"]  # noqa: Y015
+    _WhichOneofReturnType__targeted: _TypeAlias = _typing.Literal["targeted"]  # noqa: Y015
+    _WhichOneofArgType__targeted: _TypeAlias = _typing.Literal["_targeted", b"_targeted"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__already_sent) -> _WhichOneofReturnType__already_sent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retract) -> _WhichOneofReturnType__retract | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stopped) -> _WhichOneofReturnType__stopped | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__targeted) -> _WhichOneofReturnType__targeted | None: ...
+
+Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsRequest(_message.Message):
+    """ListAuditEventsRequest asks for entries; each field that is set leaves only those that agree with it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    WEDDING_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """actor is who did it, as in AuditEvent."""
+    broadcast_id: _builtins.str
+    """broadcast_id is a UUID."""
+    user_id: _builtins.str
+    """user_id is the person it was done to, a UUID."""
+    wedding_id: _builtins.str
+    """wedding_id is a UUID."""
+    page_size: _builtins.int
+    """page_size is how many entries at most, 50 when 0, never more than 100."""
+    page_token: _builtins.str
+    """page_token is next_page_token of the page before, with the same filters."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___AuditAction.ValueType]:
+        """actions are what entries may be about, up to 20; all when empty."""
+
+    @_builtins.property
+    def time(self) -> _interval_pb2.Interval:
+        """time leaves out what happened before its start_time, or at its end_time and later."""
+
+    def __init__(
+        self,
+        *,
+        actions: _abc.Iterable[Global___AuditAction.ValueType] | None = ...,
+        actor: _builtins.str = ...,
+        broadcast_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        wedding_id: _builtins.str = ...,
+        time: _interval_pb2.Interval | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "actor", b"actor", "broadcast_id", b"broadcast_id", "page_size", b"page_size", "page_token", b"page_token", "time", b"time", "user_id", b"user_id", "wedding_id", b"wedding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsRequest: _TypeAlias = ListAuditEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEventsResponse(_message.Message):
+    """ListAuditEventsResponse is a page of the audit log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEvent]:
+        """events are newest first."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___AuditEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015
+
+@_typing.final
+class AuditCheckpoint(_message.Message):
+    """AuditCheckpoint is what the audit log was up to an entry: its place, and the hash that stands for all before it.
+    Whoever keeps one can tell later whether anything up to it was changed or taken away.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """position is the place of an entry; 0 is before the first."""
+    hash: _builtins.bytes
+    """hash is the entry's, 32 bytes; nothing at position 0."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditCheckpoint: _TypeAlias = AuditCheckpoint  # noqa: Y015
+
+@_typing.final
+class VerifyAuditLogRequest(_message.Message):
+    """VerifyAuditLogRequest says where to begin and what is known already."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many entries to check at most, 20,000 when 0, never more than 100,000; fewer are checked when it
+    takes longer than two seconds.
+    """
+    @_builtins.property
+    def since(self) -> Global___AuditCheckpoint:
+        """since is a checkpoint after which to begin; it must still be right. Absent: from the first entry."""
+
+    @_builtins.property
+    def expected(self) -> Global___AuditCheckpoint:
+        """expected is a checkpoint that was kept from before, which must still be right, wherever it lies."""
+
+    def __init__(
+        self,
+        *,
+        since: Global___AuditCheckpoint | None = ...,
+        expected: Global___AuditCheckpoint | None = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "page_size", b"page_size", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditLogRequest: _TypeAlias = VerifyAuditLogRequest  # noqa: Y015
+
+@_typing.final
+class AuditFlaw(_message.Message):
+    """AuditFlaw is the first thing that is wrong with the audit log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    kind: Global___AuditFlawKind.ValueType
+    """kind says what is wrong."""
+    position: _builtins.int
+    """position says where."""
+    def __init__(
+        self,
+        *,
+        kind: Global___AuditFlawKind.ValueType = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditFlaw: _TypeAlias = AuditFlaw  # noqa: Y015
+
+@_typing.final
+class VerifyAuditLogResponse(_message.Message):
+    """VerifyAuditLogResponse says whether the part that was checked is as it was written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLAW_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    CHECKED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    checked: _builtins.int
+    """checked is how many entries were checked in this call."""
+    complete: _builtins.bool
+    """complete says whether through is the end of the log; call again with it as since otherwise."""
+    @_builtins.property
+    def flaw(self) -> Global___AuditFlaw:
+        """flaw is the first thing that is wrong; absent while all is right."""
+
+    @_builtins.property
+    def through(self) -> Global___AuditCheckpoint:
+        """through is the last entry that is right, to be kept, and to go on from."""
+
+    def __init__(
+        self,
+        *,
+        flaw: Global___AuditFlaw | None = ...,
+        through: Global___AuditCheckpoint | None = ...,
+        checked: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flaw", b"flaw", "through", b"through"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked", b"checked", "complete", b"complete", "flaw", b"flaw", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyAuditLogResponse: _TypeAlias = VerifyAuditLogResponse  # noqa: Y015
+
+@_typing.final
+class RecordedAuditEvent(_message.Message):
+    """RecordedAuditEvent is what another service has seen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    WEDDING_ID_FIELD_NUMBER: _builtins.int
+    ROLE_BEFORE_FIELD_NUMBER: _builtins.int
+    ROLE_AFTER_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """event_id is a UUID, the same whenever this is told again."""
+    actor: _builtins.str
+    """actor is as in AuditEvent."""
+    action: Global___AuditAction.ValueType
+    """action is what was done; what is done to broadcasts the sender sees itself."""
+    user_id: _builtins.str
+    """user_id is as in AuditEvent."""
+    wedding_id: _builtins.str
+    """wedding_id is as in AuditEvent."""
+    role_before: _builtins.str
+    """role_before is as in AuditEvent."""
+    role_after: _builtins.str
+    """role_after is as in AuditEvent."""
+    method: _builtins.str
+    """method is as in AuditEvent."""
+    attempts: _builtins.int
+    """attempts is as in AuditEvent."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """time is when it happened; for WALL_REFUSED the start of the minute."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        actor: _builtins.str = ...,
+        action: Global___AuditAction.ValueType = ...,
+        user_id: _builtins.str = ...,
+        wedding_id: _builtins.str = ...,
+        role_before: _builtins.str = ...,
+        role_after: _builtins.str = ...,
+        method: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "attempts", b"attempts", "event_id", b"event_id", "method", b"method", "role_after", b"role_after", "role_before", b"role_before", "time", b"time", "user_id", b"user_id", "wedding_id", b"wedding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedAuditEvent: _TypeAlias = RecordedAuditEvent  # noqa: Y015
+
+@_typing.final
+class RecordAuditEventsRequest(_message.Message):
+    """RecordAuditEventsRequest is what happened, in order; the service that saw it is the one in the token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedAuditEvent]:
+        """events are 1 to 200."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___RecordedAuditEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordAuditEventsRequest: _TypeAlias = RecordAuditEventsRequest  # noqa: Y015
+
+@_typing.final
+class RecordAuditEventsResponse(_message.Message):
+    """RecordAuditEventsResponse says that all of them are in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordAuditEventsResponse: _TypeAlias = RecordAuditEventsResponse  # noqa: Y015

@@ -105,6 +105,11 @@ class SenderServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderResponse.FromString,
                 _registered_method=True)
+        self.RecordAuditEvents = channel.unary_unary(
+                '/wedsync.broadcast.v1.SenderService/RecordAuditEvents',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsResponse.FromString,
+                _registered_method=True)
 
 
 class SenderServiceServicer:
@@ -200,14 +205,16 @@ class SenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAuditEvents(self, request, context):
-        """ListAuditEvents says who sent what critical. Not served yet.
+        """ListAuditEvents lists the audit log, newest first: who sent what critical, cancelled, approved or rejected, whose
+        roles and teams changed, and who was refused at a wall. Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAuditLog(self, request, context):
-        """VerifyAuditLog checks the hash chain of the audit log. Not served yet.
+        """VerifyAuditLog checks the hash chain of the audit log, so many entries a call: call again with since set to what it
+        has verified through until it is complete. A broken log is an answer, not an error. Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +233,14 @@ class SenderServiceServicer:
         """GetDispatchOrder is internal: the content and targeting of a broadcast. With purpose PLAN it also moves a due
         broadcast to dispatching, after deciding the sender's rights again. Errors: NOT_FOUND; FAILED_PRECONDITION with
         ILLEGAL_STATE (not due, cancelled, final) or SENDER_LOST_RIGHT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordAuditEvents(self, request, context):
+        """RecordAuditEvents is internal: adds to the audit log what another service has seen, in the order given, each event
+        once however often it is told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -303,6 +318,11 @@ def add_SenderServiceServicer_to_server(servicer, server):
                     servicer.GetDispatchOrder,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderResponse.SerializeToString,
+            ),
+            'RecordAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordAuditEvents,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -684,6 +704,33 @@ class SenderService:
             '/wedsync.broadcast.v1.SenderService/GetDispatchOrder',
             wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.SenderService/RecordAuditEvents',
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

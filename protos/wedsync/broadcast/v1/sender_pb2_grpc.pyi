@@ -62,9 +62,13 @@ class SenderServiceStub:
     NOT_FOUND as in SendBroadcast.
     """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_sender_pb2.ListAuditEventsRequest, _sender_pb2.ListAuditEventsResponse]
-    """ListAuditEvents says who sent what critical. Not served yet."""
+    """ListAuditEvents lists the audit log, newest first: who sent what critical, cancelled, approved or rejected, whose
+    roles and teams changed, and who was refused at a wall. Errors: INVALID_ARGUMENT.
+    """
     VerifyAuditLog: _aio.UnaryUnaryMultiCallable[_sender_pb2.VerifyAuditLogRequest, _sender_pb2.VerifyAuditLogResponse]
-    """VerifyAuditLog checks the hash chain of the audit log. Not served yet."""
+    """VerifyAuditLog checks the hash chain of the audit log, so many entries a call: call again with since set to what it
+    has verified through until it is complete. A broken log is an answer, not an error. Errors: INVALID_ARGUMENT.
+    """
     CleanUp: _aio.UnaryUnaryMultiCallable[_sender_pb2.CleanUpRequest, _sender_pb2.CleanUpResponse]
     """CleanUp has every service remove what retention no longer keeps, as each does by itself now and then, and answers
     when all of it is gone, which may take minutes. It goes on with the others when one cannot be reached. Doing it
@@ -74,6 +78,10 @@ class SenderServiceStub:
     """GetDispatchOrder is internal: the content and targeting of a broadcast. With purpose PLAN it also moves a due
     broadcast to dispatching, after deciding the sender's rights again. Errors: NOT_FOUND; FAILED_PRECONDITION with
     ILLEGAL_STATE (not due, cancelled, final) or SENDER_LOST_RIGHT.
+    """
+    RecordAuditEvents: _aio.UnaryUnaryMultiCallable[_sender_pb2.RecordAuditEventsRequest, _sender_pb2.RecordAuditEventsResponse]
+    """RecordAuditEvents is internal: adds to the audit log what another service has seen, in the order given, each event
+    once however often it is told.
     """
 
 class SenderServiceServicer:
@@ -180,14 +188,18 @@ class SenderServiceServicer:
         request: _sender_pb2.ListAuditEventsRequest,
         context: _aio.ServicerContext[_sender_pb2.ListAuditEventsRequest, _abc.Awaitable[_sender_pb2.ListAuditEventsResponse]],
     ) -> _abc.Awaitable[_sender_pb2.ListAuditEventsResponse]:
-        """ListAuditEvents says who sent what critical. Not served yet."""
+        """ListAuditEvents lists the audit log, newest first: who sent what critical, cancelled, approved or rejected, whose
+        roles and teams changed, and who was refused at a wall. Errors: INVALID_ARGUMENT.
+        """
 
     def VerifyAuditLog(
         self,
         request: _sender_pb2.VerifyAuditLogRequest,
         context: _aio.ServicerContext[_sender_pb2.VerifyAuditLogRequest, _abc.Awaitable[_sender_pb2.VerifyAuditLogResponse]],
     ) -> _abc.Awaitable[_sender_pb2.VerifyAuditLogResponse]:
-        """VerifyAuditLog checks the hash chain of the audit log. Not served yet."""
+        """VerifyAuditLog checks the hash chain of the audit log, so many entries a call: call again with since set to what it
+        has verified through until it is complete. A broken log is an answer, not an error. Errors: INVALID_ARGUMENT.
+        """
 
     def CleanUp(
         self,
@@ -207,6 +219,15 @@ class SenderServiceServicer:
         """GetDispatchOrder is internal: the content and targeting of a broadcast. With purpose PLAN it also moves a due
         broadcast to dispatching, after deciding the sender's rights again. Errors: NOT_FOUND; FAILED_PRECONDITION with
         ILLEGAL_STATE (not due, cancelled, final) or SENDER_LOST_RIGHT.
+        """
+
+    def RecordAuditEvents(
+        self,
+        request: _sender_pb2.RecordAuditEventsRequest,
+        context: _aio.ServicerContext[_sender_pb2.RecordAuditEventsRequest, _abc.Awaitable[_sender_pb2.RecordAuditEventsResponse]],
+    ) -> _abc.Awaitable[_sender_pb2.RecordAuditEventsResponse]:
+        """RecordAuditEvents is internal: adds to the audit log what another service has seen, in the order given, each event
+        once however often it is told.
         """
 
 def add_SenderServiceServicer_to_server(servicer: SenderServiceServicer, server: _aio.Server) -> None: ...
