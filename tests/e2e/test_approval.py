@@ -16,25 +16,27 @@ from wedsync.broadcast.v1.sender_pb2 import (
 from stack.world import demo_id
 from tests.e2e.client import CALL_S, Client, broadcast, eventually, refusal
 
+SENDER, DECIDER = "approver", "admin"
+"""Two admins; the commands of other stories use up what the second may send."""
 WAITS = BroadcastState.BROADCAST_STATE_AWAITING_APPROVAL
 
 
-async def alarm(client: Client, who: str = "admin", **fields: object) -> str:
+async def alarm(client: Client, **fields: object) -> str:
     """The id of a critical broadcast about no wedding, which waits."""
     request = broadcast(type="security.alert", priority=Priority.PRIORITY_CRITICAL, **fields)
-    answer = await client.sender.SendBroadcast(request, metadata=client.person(who), timeout=CALL_S)
+    answer = await client.sender.SendBroadcast(request, metadata=client.person(SENDER), timeout=CALL_S)
     assert answer.broadcast.state == WAITS
     return answer.broadcast.broadcast_id
 
 
-async def approve(client: Client, broadcast_id: str, who: str = "approver") -> Broadcast:
+async def approve(client: Client, broadcast_id: str, who: str = DECIDER) -> Broadcast:
     """An approval."""
     request = ApproveBroadcastRequest(broadcast_id=broadcast_id, reason="Seen.")
     answer = await client.sender.ApproveBroadcast(request, metadata=client.person(who), timeout=CALL_S)
     return answer.broadcast
 
 
-async def reject(client: Client, broadcast_id: str, who: str = "approver") -> Broadcast:
+async def reject(client: Client, broadcast_id: str, who: str = DECIDER) -> Broadcast:
     """A rejection."""
     request = RejectBroadcastRequest(broadcast_id=broadcast_id, reason="Not like this.")
     answer = await client.sender.RejectBroadcast(request, metadata=client.person(who), timeout=CALL_S)
@@ -45,7 +47,7 @@ async def test_an_alarm_goes_out_once_another_admin_approves_it(client: Client) 
     """Nobody has it before, its sender cannot let it go, and then it is on the open screen; who let it go is shown."""
     async with client.watching("photographer") as screen:
         broadcast_id = await alarm(client, targeting=Targeting(roles=["photographer"]))
-        code, details = await refusal(approve(client, broadcast_id, "admin"))
+        code, details = await refusal(approve(client, broadcast_id, SENDER))
         assert (code, details.reason_name) == (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
         marker = await client.send("admin", targeting=Targeting(user_ids=[str(demo_id("photographer"))]))
         await screen.until(
@@ -55,7 +57,7 @@ async def test_an_alarm_goes_out_once_another_admin_approves_it(client: Client) 
         await approve(client, broadcast_id)
         await screen.until(lambda event: event.added.item.broadcast_id == broadcast_id, "the approved one")
     shown = (await client.sent(broadcast_id)).broadcast
-    assert (shown.decided_by, shown.decision_reason) == (str(demo_id("approver")), "Seen.")
+    assert (shown.decided_by, shown.decision_reason) == (str(demo_id(DECIDER)), "Seen.")
 
 
 async def test_a_rejected_alarm_reaches_nobody(client: Client) -> None:
@@ -64,7 +66,7 @@ async def test_a_rejected_alarm_reaches_nobody(client: Client) -> None:
     async with client.watching("venue") as screen:
         broadcast_id = await alarm(client, targeting=everyone)
         watch = client.sender.WatchBroadcast(
-            WatchBroadcastRequest(broadcast_id=broadcast_id), metadata=client.person("admin"), timeout=CALL_S
+            WatchBroadcastRequest(broadcast_id=broadcast_id), metadata=client.person(SENDER), timeout=CALL_S
         )
         told = aiter(watch)
         assert (await anext(told)).state == WAITS
@@ -74,7 +76,7 @@ async def test_a_rejected_alarm_reaches_nobody(client: Client) -> None:
         marker = await client.send("admin", targeting=everyone)
         await screen.until(lambda event: event.added.item.broadcast_id == marker, "the later one")
         assert broadcast_id not in screen.added()
-    for person in ("admin", "venue", "outsider"):
+    for person in (SENDER, "venue", "outsider"):
         assert not await client.has(person, broadcast_id)
     shown = await client.show(broadcast_id)
     assert (shown.broadcast.decision_reason, shown.stats.targeted) == ("Not like this.", 0)
@@ -93,7 +95,7 @@ async def test_an_alarm_that_nobody_looks_at_expires(client: Client) -> None:
     await eventually(is_expired, "the expiry")
     code, _ = await refusal(approve(client, broadcast_id))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert not await client.has("admin", broadcast_id)
+    assert not await client.has(SENDER, broadcast_id)
 
 
 async def test_two_admins_at_once_are_one_decision(client: Client) -> None:
@@ -104,7 +106,7 @@ async def test_two_admins_at_once_are_one_decision(client: Client) -> None:
     answer = await client.sender.SendBroadcast(request, metadata=metadata, timeout=CALL_S)
     broadcast_id = answer.broadcast.broadcast_id
     outcomes = await asyncio.gather(
-        approve(client, broadcast_id, "admin"), reject(client, broadcast_id), return_exceptions=True
+        approve(client, broadcast_id), reject(client, broadcast_id, SENDER), return_exceptions=True
     )
     (decided,) = (each for each in outcomes if isinstance(each, Broadcast))
     (lost,) = (each for each in outcomes if isinstance(each, grpc.aio.AioRpcError))

@@ -14,6 +14,7 @@ from cli.exits import ExitCode
 from stack.background import BackgroundStack
 from stack.tokens import TokenMint
 from stack.world import demo_id
+from tests.e2e.client import eventually
 
 
 class Command:
@@ -134,8 +135,13 @@ async def test_watching_goes_on_when_the_sender_is_replaced(command: Command, su
         assert process.stdout is not None
         told = [json.loads(await process.stdout.readline())["state"]]
         suite.kill("sender")
-        while (await command("approve", broadcast_id, who="approver"))[0] == ExitCode.UNAVAILABLE:
-            await asyncio.sleep(0.1)
+
+        async def is_approved() -> bool:
+            code, _, _ = await command("approve", broadcast_id, who="approver")
+            assert code in (ExitCode.OK, ExitCode.UNAVAILABLE)
+            return code == ExitCode.OK
+
+        await eventually(is_approved, "a sender that answers", deadline_s=60.0)
         output, errors = await process.communicate()
     told += [json.loads(line)["state"] for line in output.splitlines()]
     assert process.returncode == 0

@@ -105,6 +105,7 @@ async def test_what_a_call_needs_of_a_broadcast_is_found_by_its_key(
         ("worker", "find_broadcast", broadcast_id),
         ("worker", "begin_dispatch", broadcast_id, ["dispatching"], None, None),
         ("worker", "conclude_broadcast", broadcast_id, ["dispatching"], "sent", datetime.now(UTC), ""),
+        ("worker", "decide_broadcast", "another", broadcast_id, ["dispatching"], "pending", "", "due", b""),
         ("worker", "finish_cancel", broadcast_id, ["dispatching"], 0, 0, False),
     ):
         found = await archive.plans(role, QUERIES[query], *arguments)
