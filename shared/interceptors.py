@@ -17,7 +17,7 @@ from shared.wall_refusals import WallRefusals
 
 log = structlog.get_logger(__name__)
 
-NO_REPLAYS: Mapping[str, Replay] = MappingProxyType({})
+NO_REPLAYS: Mapping[str, Replay | None] = MappingProxyType({})
 NO_RULES: Mapping[str, Rules] = MappingProxyType({})
 _NOBODY = Right()
 
@@ -54,10 +54,14 @@ class EdgeInterceptor(grpc.GenericRpcHandler):
         service: str,
         handlers: Mapping[str, Handler],
         rights: Mapping[str, Right],
-        replays: Mapping[str, Replay] = NO_REPLAYS,
+        replays: Mapping[str, Replay | None] = NO_REPLAYS,
         rules: Mapping[str, Rules] = NO_RULES,
     ) -> None:
-        """Takes in a service by its full name: every method of its descriptor, those without a right for nobody."""
+        """Takes in a service by its full name: every method of its descriptor, those without a right for nobody.
+
+        A method whose calls may have a request_id must be among `replays`: with None when it finds their first answers
+        itself, where it does its work. ValueError when one is missing.
+        """
         descriptor = descriptor_pool.Default().FindServiceByName(service)
         gap = rights_gap(descriptor, rights)
         if gap:
@@ -72,6 +76,8 @@ class EdgeInterceptor(grpc.GenericRpcHandler):
             protected = ProtectedMethod(
                 self._gate, method, handlers[name], right, replays.get(name), rules.get(name)
             )
+            if protected.is_repeatable and name not in replays:
+                raise ValueError(f"{method.full_name} takes a request_id, and nothing answers a repeated one")
             path = f"/{service}/{name}"
             self._handlers[path] = protected.handler()
             if right != INTERNAL:

@@ -177,6 +177,11 @@ class ProtectedMethod(_GuardedMethod):
         self._has_request_id = "request_id" in method.input_type.fields_by_name
         self._behaviour = _behaviour(inner)
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it is served and its callers may give their calls an id."""
+        return self._has_request_id and self._behaviour is not None
+
     def handler(self) -> Handler:
         """The handler to give to gRPC; it takes raw bytes, so that a broken message is answered here too."""
         make = _HANDLERS[self._inner.request_streaming, self._inner.response_streaming]
@@ -185,14 +190,16 @@ class ProtectedMethod(_GuardedMethod):
     @override
     async def _respond(self, call: Call, incoming: _Incoming, context: Context) -> bytes | None:
         identity = await self._gate.authenticate(call, context)
-        earlier = await self._answered_before(identity, incoming)
+        earlier, parsed = await self._answered_before(identity, incoming)
         if earlier is not None:
             return _serialize(earlier)
         await self._gate.admit(identity, self._right)
         if self._behaviour is None:
             raise Unimplemented
-        request = self._request(call, incoming) if isinstance(incoming, bytes) else self._requests(incoming)
-        work = self._behaviour(request, context)
+        if isinstance(incoming, bytes):
+            work = self._behaviour(self._request(call, incoming, parsed), context)
+        else:
+            work = self._behaviour(self._requests(incoming), context)
         if self._inner.response_streaming:
             await self._stream(identity, work, context)
             return None
@@ -200,16 +207,21 @@ class ProtectedMethod(_GuardedMethod):
             return _serialize(await _until_token_ends(identity, work))
         return _serialize(await self._until_deadline(work, context))
 
-    async def _answered_before(self, identity: Identity, incoming: _Incoming) -> Message | None:
-        """The first answer to a repeated request. What is no request is told later, to those who have the right."""
+    async def _answered_before(
+        self, identity: Identity, incoming: _Incoming
+    ) -> tuple[Message | None, Message | None]:
+        """The first answer to a repeated request, and the request, so far as anybody looked.
+
+        What is no request is told later, to those who have the right.
+        """
         if self._replay is None or not isinstance(incoming, bytes):
-            return None
+            return None, None
         try:
             request = self._reader.parse(incoming)
         except InvalidField:
-            return None
+            return None, None
         set_caller(identity, None)
-        return await self._replay(request)
+        return await self._replay(request), request
 
     async def _stream(self, identity: Identity, work: _Work, context: Context) -> None:
         opening = self._gate.traffic.streams.begin(counts=self._is_outside)
@@ -218,8 +230,8 @@ class ProtectedMethod(_GuardedMethod):
         finally:
             opening.end(is_open=False)
 
-    def _request(self, call: Call, raw: bytes) -> Message:
-        request = self._reader.parse(raw)
+    def _request(self, call: Call, raw: bytes, parsed: Message | None) -> Message:
+        request = self._reader.parse(raw) if parsed is None else parsed
         self._reader.check(request, raw, self._rules)
         if self._has_request_id:
             call.request_id = getattr(request, "request_id", None)

@@ -97,12 +97,13 @@ class GrpcServer:
         register: Callable[[_Servicer, grpc.aio.Server], None],
         servicer: _Servicer,
         rights: Mapping[str, Right],
-        replays: Mapping[str, Replay] = NO_REPLAYS,
+        replays: Mapping[str, Replay | None] = NO_REPLAYS,
         rules: Mapping[str, Rules] = NO_RULES,
     ) -> None:
         """Serves a servicer behind the edge; `register` is the generated `add_…Servicer_to_server`.
 
-        By method: who may call it, what answers a repeated request, and which rules its proto cannot state.
+        By method: who may call it, what answers a repeated request (None for one that sees to it itself), and which
+        rules its proto cannot state.
         """
         for service, handlers in _handlers(register, servicer).items():
             self._edge.protect(service, handlers, rights, replays, rules)

@@ -24,7 +24,7 @@ from services.inbox.merging import Merging
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Leaving, own_cleaner
 from services.inbox.retractions import Retractions
-from services.inbox.servicer import RIGHTS, InboxServicer, Rooms
+from services.inbox.servicer import REPLAYS, RIGHTS, InboxServicer, Rooms
 from services.inbox.store import SCHEMA, InboxStore
 from services.inbox.streams import InboxStreams
 from services.inbox.syncing import Syncing
@@ -44,6 +44,7 @@ from shared.optional_redis import OptionalRedis
 from shared.ordered_log import OrderedLog
 from shared.pull_worker import PullWorker
 from shared.refusal_reports import report_to
+from shared.replays import KeptAnswers
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import INBOX_DELIVERY, INBOX_DIRECTORY
@@ -92,7 +93,7 @@ async def start(settings: Settings) -> Inbox:
         identities=identities,
         inboxes=inboxes,
         memory=Memory(inboxes, checkpoints, tail, ordered_log, clock),
-        receipts=Receipts(store, waking),
+        receipts=Receipts(store, KeptAnswers(worked, SCHEMA), waking),
         streams=InboxStreams(syncing, fanout, log_identity, settings.streams),
         connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),
         teams=teams,
@@ -118,7 +119,7 @@ async def start(settings: Settings) -> Inbox:
         verifier, role_of=identities.role_of, limits=settings.server.limits, refusals=walls.refusals
     )
     server = GrpcServer(settings.server, edge, health)
-    server.add(add_InboxServiceServicer_to_server, InboxServicer(rooms), RIGHTS)
+    server.add(add_InboxServiceServicer_to_server, InboxServicer(rooms), RIGHTS, REPLAYS)
     failpoints.check_declared()
 
     await asyncio.gather(waking.listen(), contents.listen(nats))

@@ -70,14 +70,24 @@ WHERE direct.broadcast_id = $1 AND ($2::integer[] IS NULL OR direct.recipient_nu
 -- A group of calls at the price of one commit.
 SELECT
     receipt.outcome, receipt.read_at, receipt.acknowledged_at, receipt.dismissed_at, receipt.clicked_at,
-    receipt.is_critical, receipt.is_cause, receipt.newly_acknowledged, receipt.log_position
+    receipt.is_critical, receipt.is_cause, receipt.newly_acknowledged, receipt.log_position,
+    NULL::bytea AS response
 FROM record_receipts($1, $2, $3, $4, $5) AS receipt
 ORDER BY receipt.place;
 
+-- name: record_receipts_once
+-- The same when some of them may be repetitions, which are recognised in the transaction that would record them.
+SELECT
+    receipt.outcome, receipt.read_at, receipt.acknowledged_at, receipt.dismissed_at, receipt.clicked_at,
+    receipt.is_critical, receipt.is_cause, receipt.newly_acknowledged, receipt.log_position,
+    receipt.response
+FROM record_receipts_once($1, $2, $3, $4, $5, $6, $7, $8, $9) AS receipt
+ORDER BY receipt.call, receipt.place;
+
 -- name: mark_all_read
--- One watermark, however much there is.
-SELECT mark.read_at, mark.log_position
-FROM mark_all_read($1) AS mark;
+-- One watermark, however much there is, and once for a request_id.
+SELECT mark.read_at, mark.log_position, mark.is_repeated, mark.response
+FROM mark_all_read_once($1, $2, $3, $4, $5) AS mark;
 
 -- name: retract_broadcast
 -- The tombstone, and with it out of all inboxes.

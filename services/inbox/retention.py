@@ -10,7 +10,7 @@ from services.inbox.domain import EVERYBODY
 from services.inbox.store import QUERIES, SCHEMA
 from services.inbox.waking import Waking
 from services.inbox.work_store import WorkStore
-from shared import cleaning
+from shared import cleaning, replays
 from shared.audience import Audience
 from shared.cleaning import Batch, Cleaner, Hasty, RowChore
 from shared.clock import Clock
@@ -105,6 +105,6 @@ def own_cleaner(
         "all-read marks", terms.items, worked, QUERIES["count_old_marks"], QUERIES["remove_old_marks"],
         counted_by=both, removed_by=(),
     )  # fmt: skip
-    log = OrderedLog(worked, SCHEMA).retention(terms.log)
-    chores = (texts, leaving, items, marks, log)
+    requests, log = replays.retention(worked, SCHEMA), OrderedLog(worked, SCHEMA).retention(terms.log)
+    chores = (texts, leaving, items, marks, requests, log)
     return Cleaner(chores, cleaning.opening(worker_url, SCHEMA), clock, terms.interval_s)

@@ -1,6 +1,6 @@
 """The gRPC edge of the inbox, and who may call what of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -28,11 +28,13 @@ from services.inbox.retention import Leaving
 from services.inbox.retractions import Retractions
 from services.inbox.streams import InboxStreams
 from services.inbox.teams import Teams
-from services.inbox.work_store import ReceiptOutcome, WorkStore
+from services.inbox.work_store import ReceiptOutcome, Recorded, WorkStore
 from shared.audience import Audience, BrokenAudience
 from shared.auth import current_identity
 from shared.cleaning import Cleaner
 from shared.errors import FieldViolation, InvalidField, PermissionDenied
+from shared.methods import Replay
+from shared.replays import request_of
 from shared.rights import Right, any_person, roles, scopes
 
 _OWN: Final = any_person()
@@ -57,6 +59,14 @@ RIGHTS: Final[dict[str, Right]] = {
     "CleanUpInboxes": _INTERNAL,
 }
 """Each method's row of product.md's table of rights."""
+
+RECORD: Final = "RecordReceipts"
+MARK: Final = "MarkAllRead"
+REPLAYS: Final[dict[str, Replay | None]] = {RECORD: None, MARK: None}
+"""A repetition is recognised in the transaction that would do its work again, which spares other calls a question.
+
+Nothing that may have changed stands before it: these calls need their token and a recipient number, which is for good.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +124,27 @@ class InboxServicer(InboxServiceServicer):
     async def RecordReceipts(
         self, request: inbox_pb2.RecordReceiptsRequest, context: object
     ) -> inbox_pb2.RecordReceiptsResponse:
-        me = await self._me()
+        me, asked = await self._me(), request_of(RECORD, request)
         results = await self._rooms.receipts.record(
-            me, ids_of(request.broadcast_ids), action_of(request.action), request.action_url or None
+            me, ids_of(request.broadcast_ids), action_of(request.action), request.action_url or None, asked
         )
-        known = [each.receipt for each in results if each.outcome is ReceiptOutcome.RECORDED]
-        unknown = [each.receipt.broadcast_id for each in results if each.outcome is ReceiptOutcome.UNKNOWN]
-        return inbox_pb2.RecordReceiptsResponse(
-            receipts=map(receipt_message, known),
-            unknown_broadcast_ids=map(str, unknown),
-            unread_count=await self._badge(me),
-        )
+        if isinstance(results, bytes):
+            return inbox_pb2.RecordReceiptsResponse.FromString(results)
+        response = _recorded_message(results, await self._badge(me))
+        return await self._rooms.receipts.answer(asked, response)
 
     @override
     async def MarkAllRead(
         self, request: inbox_pb2.MarkAllReadRequest, context: object
     ) -> inbox_pb2.MarkAllReadResponse:
-        me = await self._me()
-        read_at = await self._rooms.receipts.mark_all_read(me)
-        return inbox_pb2.MarkAllReadResponse(
+        me, asked = await self._me(), request_of(MARK, request)
+        read_at = await self._rooms.receipts.mark_all_read(me, asked)
+        if isinstance(read_at, bytes):
+            return inbox_pb2.MarkAllReadResponse.FromString(read_at)
+        response = inbox_pb2.MarkAllReadResponse(
             unread_count=await self._badge(me), read_time=time_message(read_at)
         )
+        return await self._rooms.receipts.answer(asked, response)
 
     @override
     async def WatchInbox(  # type: ignore[override]  # serialised once for all; the edge lets bytes through
@@ -205,6 +215,16 @@ class InboxServicer(InboxServiceServicer):
 
     async def _badge(self, recipient_number: int) -> int:
         return (await self._rooms.inboxes.count_unread(recipient_number)).unread_count
+
+
+def _recorded_message(results: Sequence[Recorded], unread_count: int) -> inbox_pb2.RecordReceiptsResponse:
+    known = [each.receipt for each in results if each.outcome is ReceiptOutcome.RECORDED]
+    unknown = [each.receipt.broadcast_id for each in results if each.outcome is ReceiptOutcome.UNKNOWN]
+    return inbox_pb2.RecordReceiptsResponse(
+        receipts=map(receipt_message, known),
+        unknown_broadcast_ids=map(str, unknown),
+        unread_count=unread_count,
+    )
 
 
 def _audience(serialised: bytes) -> Audience:

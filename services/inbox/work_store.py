@@ -1,9 +1,10 @@
 """Owns what the inbox does for everybody: merges, receipts, teams and tombstones, as the login of its workers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +28,7 @@ from services.inbox.rows import content_of, receipt_of
 from services.inbox.store import QUERIES
 from shared.audience import Audience, Partition
 from shared.database import Database, Row
+from shared.replays import Request, id_reused
 
 
 class ContentMissing(LookupError):
@@ -34,21 +36,23 @@ class ContentMissing(LookupError):
 
 
 class ReceiptOutcome(StrEnum):
-    """What became of one item of a call."""
+    """What became of one item of a call, or of a call that was answered before."""
 
     RECORDED = "recorded"
     UNKNOWN = "unknown"
     REFUSED = "refused"
+    REPEATED = "repeated"
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptCall:
-    """One recipient's call: what they did with these items, each named once."""
+    """One recipient's call: what they did with these items, each named once; `request` when it may be repeated."""
 
     recipient_number: int
     broadcast_ids: tuple[UUID, ...]
     action: ReceiptAction
     url: str | None
+    request: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,19 @@ class Recorded:
     is_critical: bool
     is_cause: bool
     newly_acknowledged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A call whose request_id was answered before: in these bytes, None when that was another body."""
+
+    response: bytes | None
+
+    def answer(self) -> bytes:
+        """What is answered again. Raises RequestIdReused."""
+        if self.response is None:
+            raise id_reused()
+        return self.response
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,27 +146,49 @@ class WorkStore:
         )
         return dense | Audience.of(row["recipient_number"] for row in rows if row["block"] is None)
 
-    async def record_receipts(self, calls: Sequence[ReceiptCall]) -> tuple[list[list[Recorded]], int | None]:
+    async def record_receipts(
+        self, calls: Sequence[ReceiptCall]
+    ) -> tuple[list[list[Recorded] | Repeated], int | None]:
         """Record calls of different recipients in one transaction, unless another node is at the same items just now.
 
-        What became of each call's items, in their order, and where the log says so; None when nothing is new.
+        What became of each call's items, in their order, unless it was answered before; and where the log says so,
+        None when nothing is new.
         """
         asked = [
             (place, call.recipient_number, broadcast_id, call.action.value, call.url)
-            for place, call in enumerate(calls)
+            for place, call in enumerate(calls, 1)
             for broadcast_id in call.broadcast_ids
         ]
-        rows = await self._database.fetch_retrying(QUERIES["record_receipts"], *_columns(asked, 5))
+        requests = [call.request for call in calls]
+        if any(requests):
+            rows = await self._database.fetch_retrying(
+                QUERIES["record_receipts_once"], *_request_columns(requests), *_columns(asked, 5)
+            )
+        else:
+            rows = await self._database.fetch_retrying(QUERIES["record_receipts"], *_columns(asked, 5))
         left = iter(rows)
-        results = [[_recorded_of(each, next(left)) for each in call.broadcast_ids] for call in calls]
-        return results, rows[0]["log_position"] if rows else None
+        results = [_result_of(call, left) for call in calls]
+        return results, next((row["log_position"] for row in rows if row["log_position"] is not None), None)
 
-    async def mark_all_read(self, recipient_number: int) -> tuple[datetime, int | None]:
-        """Everything that has arrived counts as read: since when, and where the log says so; None for nothing new."""
-        row = await self._database.fetchrow(QUERIES["mark_all_read"], recipient_number)
+    async def mark_all_read(
+        self, recipient_number: int, request: Request | None
+    ) -> tuple[datetime | Repeated, int | None]:
+        """Everything that has arrived counts as read, unless the call was answered before.
+
+        Since when it does, and where the log says so; None for nothing new.
+        """
+        row = await self._database.fetchrow(
+            QUERIES["mark_all_read"],
+            request and request.caller,
+            request and request.method,
+            request and request.request_id,
+            request and request.body_hash,
+            recipient_number,
+        )
         if row is None:
             raise LookupError("mark_all_read answers exactly one row")
-        return row["read_at"], row["log_position"]
+        result = Repeated(row["response"]) if row["is_repeated"] else row["read_at"]
+        return result, row["log_position"]
 
     async def retract(self, broadcast_id: UUID, *, hide: bool) -> Retraction:
         """Let nothing more of a broadcast arrive, and with `hide` take it out; what had arrived."""
@@ -243,6 +282,25 @@ def _merge_of(row: Row) -> Merge | None:
     if row["outcome"] == "overlapping":
         return None
     return Merge(row["outcome"] == "merged", row["at_position"] or 0, row["at"])
+
+
+def _request_columns(requests: Sequence[Request | None]) -> list[list[Any]]:
+    """Callers, methods, ids and bodies, with nulls for calls without an id."""
+    return [
+        [request and request.caller for request in requests],
+        [request and request.method for request in requests],
+        [request and request.request_id for request in requests],
+        [request and request.body_hash for request in requests],
+    ]
+
+
+def _result_of(call: ReceiptCall, left: Iterator[Row]) -> list[Recorded] | Repeated:
+    """What the next rows say of a call: one a broadcast, or one in all when it was answered before."""
+    first = next(left)
+    if first["outcome"] == ReceiptOutcome.REPEATED:
+        return Repeated(first["response"])
+    rows = (first, *islice(left, len(call.broadcast_ids) - 1))
+    return [_recorded_of(*each) for each in zip(call.broadcast_ids, rows, strict=True)]
 
 
 def _recorded_of(broadcast_id: UUID, row: Row) -> Recorded:

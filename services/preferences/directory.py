@@ -92,12 +92,19 @@ class WeddingsWritten:
 
 @dataclass(frozen=True, slots=True)
 class TeamWritten:
-    """What setting a team has done: who is on it now, at which version, and how many joined and left."""
+    """What setting a team has done: at which version it is, and how many joined and left."""
 
-    members: tuple[int, ...]
-    team_version: int
+    version: int
     added: int
     removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Who is on a wedding's team, by number, at a version."""
+
+    version: int
+    members: tuple[int, ...]
 
 
 def reach_of(role: str | None, *, is_service: bool) -> Reach:

@@ -10,7 +10,7 @@ from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceServicer
 from services.preferences.directory import ADMIN, COORDINATOR
 from services.preferences.directory_reads import DirectoryReads
 from services.preferences.directory_writes import DirectoryWrites
-from services.preferences.messages import broken_dates, recipient_message, to_person, to_uuids, to_wedding
+from services.preferences.messages import recipient_message
 from shared.auth import current_identity, current_role
 from shared.cleaning import Cleaner
 from shared.rights import Right, any_person, roles, scopes
@@ -55,13 +55,8 @@ class DirectoryServicer(DirectoryServiceServicer):
     async def UpsertRecipients(
         self, request: directory_pb2.UpsertRecipientsRequest, context: object
     ) -> directory_pb2.UpsertRecipientsResponse:
-        written = await self._writes.upsert_people(
-            [to_person(each) for each in request.recipients],
-            may_change_admins=ADMIN_SCOPE in current_identity().scopes,
-        )
-        return directory_pb2.UpsertRecipientsResponse(
-            numbers=written.numbers, created=written.created, directory_version=written.version
-        )
+        may_change_admins = ADMIN_SCOPE in current_identity().scopes
+        return await self._writes.upsert_people(request, may_change_admins=may_change_admins)
 
     @override
     async def GetRecipient(
@@ -74,24 +69,13 @@ class DirectoryServicer(DirectoryServiceServicer):
     async def UpsertWeddings(
         self, request: directory_pb2.UpsertWeddingsRequest, context: object
     ) -> directory_pb2.UpsertWeddingsResponse:
-        written = await self._writes.upsert_weddings(
-            [to_wedding(each) for each in request.weddings], broken_dates(request.weddings)
-        )
-        return directory_pb2.UpsertWeddingsResponse(
-            created=written.created, directory_version=written.version
-        )
+        return await self._writes.upsert_weddings(request)
 
     @override
     async def SetWeddingTeam(
         self, request: directory_pb2.SetWeddingTeamRequest, context: object
     ) -> directory_pb2.SetWeddingTeamResponse:
-        team = await self._writes.set_team(UUID(request.wedding_id), to_uuids(request.user_ids))
-        return directory_pb2.SetWeddingTeamResponse(
-            added=team.written.added,
-            removed=team.written.removed,
-            team_version=team.written.team_version,
-            inbox_applied=team.inbox_applied,
-        )
+        return await self._writes.set_team(request)
 
     @override
     async def CleanUpDirectory(

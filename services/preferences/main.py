@@ -32,6 +32,7 @@ from shared.interceptors import EdgeInterceptor
 from shared.ordered_log import OrderedLog
 from shared.outbox import Outbox
 from shared.refusal_reports import report_to
+from shared.replays import KeptAnswers, OnceOnly
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.wall_refusals import RefusalKeeper, WallRefusals
@@ -75,7 +76,10 @@ async def start(settings: Settings) -> RunningPreferences:
         AuditTeller(AuditStore(worked), SenderServiceStub(sender), settings.audit_retry_s),
         RefusalKeeper(WallRefusals(SystemClock()), report_to(SenderServiceStub(sender))),
     )
-    writes = DirectoryWrites(directory, wall, relay.wake, teller.wake)
+    own_preferences, writes = (
+        OwnPreferences(personal, KeptAnswers(called, SCHEMA), keeper),
+        DirectoryWrites(directory, OnceOnly(worked, SCHEMA), wall, relay.wake, teller.wake),
+    )
     cleaner = own_cleaner(worked, settings.worker_database_url, settings.retention, SystemClock())
 
     health = HealthMonitor(
@@ -94,13 +98,15 @@ async def start(settings: Settings) -> RunningPreferences:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_PreferencesServiceServicer_to_server,
-        servicer.PreferencesServicer(OwnPreferences(personal, keeper)),
+        servicer.PreferencesServicer(own_preferences),
         servicer.RIGHTS,
+        own_preferences.replays(),
     )
     server.add(
         add_DirectoryServiceServicer_to_server,
         directory_servicer.DirectoryServicer(DirectoryReads(personal, keeper), writes, cleaner),
         directory_servicer.RIGHTS,
+        writes.replays(),
     )
     server.add(
         add_AudienceServiceServicer_to_server,

@@ -82,6 +82,12 @@ class PersonalPreferences:
         """Whether somebody edited them."""
         return self.version > 0
 
+    def edited(self, values: Preferences, at: datetime) -> "PersonalPreferences":
+        """What they are after an edit, which is a version of its own unless it changes nothing."""
+        if values == self.values:
+            return self
+        return PersonalPreferences(self.role, values, self.version + 1, at)
+
     @property
     def etag(self) -> str:
         """Names this version; a preset is another one when the role is."""

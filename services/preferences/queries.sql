@@ -1,17 +1,18 @@
 -- Every statement of the preferences service. The first ones run as the personal login, under the caller's identity.
 
 -- name: read_preferences
--- What the caller is asked about, and what they have set.
+-- What the caller is asked about, and what they have set; and the time now, for an edit of it.
 SELECT
     role, version, update_time, system, business, collaboration, wedding, critical_only, channels::text[] AS channels,
-    quiet_enabled, quiet_start, quiet_end, quiet_time_zone, role_settings, wedding_filters
+    quiet_enabled, quiet_start, quiet_end, quiet_time_zone, role_settings, wedding_filters, now() AS read_at
 FROM read_preferences($1);
 
 -- name: save_preferences
--- An edit, with its place in the log, unless another one came first.
-SELECT save_preferences(
-    $1, $2, $3, $4, $5, $6, $7, $8::text[]::channel[], $9, $10, $11, $12, $13, $14, $15, $16
-) AS version;
+-- An edit, with its place in the log and its answer, unless another one came first; and once for a request_id.
+SELECT is_kept, known_body_hash, known_response
+FROM save_preferences_once(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14::text[]::channel[], $15, $16, $17, $18, $19, $20, $21, $22
+);
 
 -- name: list_own_weddings
 -- Where somebody belongs: how far their own wedding filters may reach, and what they are shown of others' broadcasts.
@@ -206,6 +207,18 @@ FROM altered;
 SELECT team_version
 FROM weddings
 WHERE wedding_id = $1;
+
+-- name: find_team
+-- What the inbox is told: the team as it is by now.
+SELECT
+    weddings.team_version,
+    array(
+        SELECT team_members.recipient_number
+        FROM team_members
+        WHERE team_members.wedding_id = weddings.wedding_id
+    ) AS members
+FROM weddings
+WHERE weddings.wedding_id = $1;
 
 -- name: find_unsettled_teams
 -- Teams that the inbox was told of a while ago and has not confirmed, or could not be told of; few enough for one turn.

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Self
 
 from services.preferences.store import SCHEMA
-from shared import cleaning
+from shared import cleaning, replays
 from shared.cleaning import Cleaner
 from shared.clock import Clock
 from shared.database import Database
@@ -37,5 +37,9 @@ class RetentionTerms:
 
 def own_cleaner(worked: Database, worker_url: str, terms: RetentionTerms, clock: Clock) -> Cleaner:
     """What removes, in this order, what is kept beside the directory itself; `worker_url` is where `worked` leads."""
-    chores = (OrderedLog(worked, SCHEMA).retention(terms.log), Outbox(worked, SCHEMA).retention())
+    chores = (
+        OrderedLog(worked, SCHEMA).retention(terms.log),
+        Outbox(worked, SCHEMA).retention(),
+        replays.retention(worked, SCHEMA),
+    )
     return Cleaner(chores, cleaning.opening(worker_url, SCHEMA), clock, terms.interval_s)

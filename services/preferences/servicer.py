@@ -7,7 +7,7 @@ from typing_extensions import override
 from wedsync.broadcast.v1 import preferences_pb2
 from wedsync.broadcast.v1.preferences_pb2_grpc import PreferencesServiceServicer
 
-from services.preferences.messages import masked_paths, preferences_message, to_given
+from services.preferences.messages import preferences_message
 from services.preferences.own_preferences import OwnPreferences
 from shared.auth import current_identity
 from shared.errors import PermissionDenied
@@ -39,10 +39,7 @@ class PreferencesServicer(PreferencesServiceServicer):
     async def UpdatePreferences(
         self, request: preferences_pb2.UpdatePreferencesRequest, context: object
     ) -> preferences_pb2.UpdatePreferencesResponse:
-        updated = await self._own_preferences.update(
-            _caller(), to_given(request.preferences), masked_paths(request), request.preferences.etag
-        )
-        return preferences_pb2.UpdatePreferencesResponse(preferences=preferences_message(updated))
+        return await self._own_preferences.update(_caller(), request)
 
 
 def _caller() -> UUID:

@@ -1,8 +1,8 @@
 """Owns the preferences service's tables: one method a query, or a few that take effect together."""
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -15,6 +15,7 @@ from services.preferences.directory import (
     PeopleWritten,
     Person,
     Reach,
+    Team,
     TeamWritten,
     WeddingDetails,
     WeddingsWritten,
@@ -22,7 +23,7 @@ from services.preferences.directory import (
     require_known,
 )
 from services.preferences.index import FilterGroup, PeopleGroups, WeddingEntry
-from services.preferences.presets import PersonalPreferences, Preferences
+from services.preferences.presets import PersonalPreferences
 from services.preferences.rows import (
     from_preferences,
     to_filter_group,
@@ -35,10 +36,10 @@ from shared import subjects
 from shared.audience import Audience
 from shared.database import Database, Queryable, Transaction
 from shared.errors import NotFound
-from shared.failpoints import declare, failpoint
 from shared.ordered_log import OrderedLog
 from shared.outbox import Outbox, OutboxEntry
 from shared.queries import load
+from shared.replays import Answer, Request
 
 SCHEMA: Final = "preferences"
 PEOPLE_PAGE: Final = 65_536
@@ -49,10 +50,20 @@ _TEAM_RANK: Final = subjects.rank("critical")
 _WEDDINGS_PAGE: Final = 5_000
 _QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
 
-declare(
-    "preferences.team.before_commit",
-    "preferences.team.after_commit",
-)
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One person's preferences before and after an edit, which is the same when it changes nothing."""
+
+    number: int
+    before: PersonalPreferences
+    after: PersonalPreferences
+    entries: Sequence[Entry] = ()
+
+    @property
+    def is_change(self) -> bool:
+        """Whether anything is to be saved."""
+        return self.after.version != self.before.version
 
 
 class PersonalStore:
@@ -61,24 +72,35 @@ class PersonalStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find_preferences(self, number: int) -> PersonalPreferences | None:
-        """A person's preferences as they apply; None for somebody unknown or erased."""
+    async def find_preferences(self, number: int) -> tuple[PersonalPreferences, datetime] | None:
+        """A person's preferences as they apply, and the time now; None for somebody unknown or erased."""
         row = await self._database.fetchrow(_QUERIES["read_preferences"], number)
-        return to_personal(row) if row is not None else None
+        return (to_personal(row), row["read_at"]) if row is not None else None
 
-    async def save_preferences(
-        self, number: int, expected_version: int, values: Preferences, entries: Sequence[Entry]
-    ) -> bool:
-        """Keep them with their log entries, unless they are not at `expected_version` any more; whether they were."""
-        version = await self._database.fetchval(
+    async def save_preferences(self, edit: Edit, request: Request | None, response: bytes) -> bool | Answer:
+        """Keep an edit with its log entries and what it is answered; False when another edit came first.
+
+        Nothing is kept when the request_id was taken before: then what it was answered.
+        """
+        row = await self._database.fetchrow(
             _QUERIES["save_preferences"],
-            number,
-            expected_version,
-            *from_preferences(values),
-            [kind for kind, _ in entries],
-            [body for _, body in entries],
+            request and request.caller,
+            request and request.method,
+            request and request.request_id,
+            request and request.body_hash,
+            response,
+            edit.after.update_time,
+            edit.number,
+            edit.before.version if edit.is_change else None,
+            *from_preferences(edit.after.values),
+            [kind for kind, _ in edit.entries],
+            [body for _, body in edit.entries],
         )
-        return version is not None
+        if row is None:
+            raise LookupError("save_preferences answers exactly one row")
+        if row["known_body_hash"] is not None:
+            return Answer(row["known_body_hash"], row["known_response"])
+        return bool(row["is_kept"])
 
     async def list_weddings(self, number: int) -> list[UUID]:
         """The weddings on whose team a person is."""
@@ -141,7 +163,7 @@ class IndexStore:
 
 
 class DirectoryStore:
-    """Changes of the directory, as the worker: each with its place in the log, in one transaction.
+    """Changes of the directory, as the worker: each takes its place in the log last in the transaction it is given.
 
     `actor` is who is on record for a change: a user id, or the name of a service account.
     """
@@ -152,51 +174,59 @@ class DirectoryStore:
         self._outbox = outbox
 
     async def upsert_people(
-        self, actor: str, people: Sequence[Person], *, may_change_admins: bool
+        self, transaction: Transaction, actor: str, people: Sequence[Person], *, may_change_admins: bool
     ) -> PeopleWritten:
         """Add or alter people, all or none. Raises PermissionDenied."""
-        async with self._turn_of(actor) as transaction:
-            user_ids = [person.user_id for person in people]
-            roles = await transaction.fetch(_QUERIES["find_roles"], user_ids)
-            require_admin_right(
-                people,
-                {row["user_id"]: row["role"] for row in roles},
-                may_change_admins=may_change_admins,
-            )
-            rows = await transaction.fetch(_QUERIES["upsert_recipients"], *_columns(people))
-            changed = [row["number"] for row in rows if row["is_added"] or row["is_altered"]]
-            version = await self._append(transaction, [recipients_changed(changed)] if changed else [])
+        await transaction.execute(_QUERIES["take_directory_turn"], actor)
+        user_ids = [person.user_id for person in people]
+        roles = await transaction.fetch(_QUERIES["find_roles"], user_ids)
+        require_admin_right(
+            people,
+            {row["user_id"]: row["role"] for row in roles},
+            may_change_admins=may_change_admins,
+        )
+        rows = await transaction.fetch(_QUERIES["upsert_recipients"], *_columns(people))
+        changed = [row["number"] for row in rows if row["is_added"] or row["is_altered"]]
+        version = await self._append(transaction, [recipients_changed(changed)] if changed else [])
         numbers = tuple(row["number"] for row in rows)
         return PeopleWritten(numbers, sum(row["is_added"] for row in rows), version)
 
-    async def upsert_weddings(self, actor: str, weddings: Sequence[WeddingDetails]) -> WeddingsWritten:
+    async def upsert_weddings(
+        self, transaction: Transaction, actor: str, weddings: Sequence[WeddingDetails]
+    ) -> WeddingsWritten:
         """Add or alter weddings, all or none; their teams stay."""
-        async with self._turn_of(actor) as transaction:
-            rows = await transaction.fetch(_QUERIES["upsert_weddings"], *_columns(weddings))
-            changed = [row["wedding_id"] for row in rows]
-            entries = [weddings_changed(ChangeKind.WEDDINGS, changed)] if changed else []
-            version = await self._append(transaction, entries)
+        await transaction.execute(_QUERIES["take_directory_turn"], actor)
+        rows = await transaction.fetch(_QUERIES["upsert_weddings"], *_columns(weddings))
+        changed = [row["wedding_id"] for row in rows]
+        entries = [weddings_changed(ChangeKind.WEDDINGS, changed)] if changed else []
+        version = await self._append(transaction, entries)
         return WeddingsWritten(sum(row["is_added"] for row in rows), version)
 
-    async def set_team(self, actor: str, wedding_id: UUID, user_ids: Sequence[UUID]) -> TeamWritten:
+    async def set_team(
+        self, transaction: Transaction, actor: str, wedding_id: UUID, user_ids: Sequence[UUID]
+    ) -> TeamWritten:
         """Make these users a wedding's whole team, and have the inbox told when that changes it.
 
         Raises NotFound for the wedding, InvalidField for users whom the directory does not know.
         """
-        async with self._turn_of(actor) as transaction:
-            version = await transaction.fetchval(_QUERIES["find_team_version"], wedding_id)
-            if version is None:
-                raise NotFound("There is no such wedding.")
-            numbers = await _find_numbers(transaction, user_ids)
-            require_known(user_ids, numbers)
-            members = tuple(sorted(numbers.values()))
-            row = await transaction.fetchrow(_QUERIES["replace_team"], wedding_id, list(members))
-            added, removed = (row["added"], row["removed"]) if row is not None else (0, 0)
-            if added or removed or version == 0:
-                version = await self._tell_team(transaction, wedding_id)
-            await failpoint("preferences.team.before_commit")
-        await failpoint("preferences.team.after_commit")
-        return TeamWritten(members, version, added, removed)
+        await transaction.execute(_QUERIES["take_directory_turn"], actor)
+        version = await transaction.fetchval(_QUERIES["find_team_version"], wedding_id)
+        if version is None:
+            raise NotFound("There is no such wedding.")
+        numbers = await _find_numbers(transaction, user_ids)
+        require_known(user_ids, numbers)
+        row = await transaction.fetchrow(_QUERIES["replace_team"], wedding_id, sorted(numbers.values()))
+        added, removed = (row["added"], row["removed"]) if row is not None else (0, 0)
+        if added or removed or version == 0:
+            version = await self._tell_team(transaction, wedding_id)
+        return TeamWritten(version, added, removed)
+
+    async def find_team(self, wedding_id: UUID) -> Team:
+        """A wedding's team as it is now. Raises NotFound."""
+        row = await self._database.fetchrow(_QUERIES["find_team"], wedding_id)
+        if row is None:
+            raise NotFound("There is no such wedding.")
+        return Team(row["team_version"], tuple(row["members"]))
 
     async def unsettled_teams(self, older_than_s: float) -> list[tuple[UUID, int]]:
         """Weddings with the versions of their teams that were set longer ago, and that the inbox has not confirmed."""
@@ -222,13 +252,6 @@ class DirectoryStore:
         await self._outbox.add(transaction, entry)
         await self._append(transaction, [weddings_changed(ChangeKind.TEAM, [wedding_id])])
         return version
-
-    @asynccontextmanager
-    async def _turn_of(self, actor: str) -> AsyncIterator[Transaction]:
-        """A transaction that changes the directory while no other does, in the name of who is on record for it."""
-        async with self._database.transaction() as transaction:
-            await transaction.execute(_QUERIES["take_directory_turn"], actor)
-            yield transaction
 
     async def _append(self, transaction: Transaction, entries: Sequence[Entry]) -> int:
         """Add to the log, last in the transaction; where it ends, also when there is nothing to add."""

@@ -11,12 +11,12 @@ from services.sender.directory import Directory
 from services.sender.domain import Broadcast, State
 from services.sender.messages import broadcast_message
 from services.sender.progress import Changes, Progress
-from services.sender.replays import Replays
 from services.sender.rights import Caller, require_decider
 from services.sender.store import DispatchStore
 from shared.clock import Clock
 from shared.errors import IllegalState
 from shared.failpoints import declare, failpoint
+from shared.replays import Replays
 
 log = structlog.get_logger(__name__)
 

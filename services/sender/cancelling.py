@@ -12,10 +12,10 @@ from services.sender.directory import Directory
 from services.sender.domain import Broadcast, State, require_transition
 from services.sender.messages import broadcast_message
 from services.sender.progress import Changes, Progress, has_waiting
-from services.sender.replays import Replays
 from services.sender.store import CallStore, DispatchStore
 from shared.errors import IllegalState, NotFound, PermissionDenied, ServiceError
 from shared.failpoints import declare, failpoint
+from shared.replays import Replays
 from shared.rounds import Rounds
 
 log = structlog.get_logger(__name__)

@@ -25,7 +25,6 @@ from services.sender.outside import Outside
 from services.sender.progress import Changes, Progress
 from services.sender.quotas import Quotas
 from services.sender.refusals import Refusals
-from services.sender.replays import Replays
 from services.sender.retention import CleaningUp, own_cleaner
 from services.sender.sending import Sending
 from services.sender.servicer import RIGHTS, SenderServicer, UseCases
@@ -38,6 +37,7 @@ from shared.health import Dependency, HealthMonitor
 from shared.interceptors import EdgeInterceptor
 from shared.outbox import OutboxRelay
 from shared.pull_worker import PullWorker
+from shared.replays import Replays
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import SENDER_STATE
@@ -86,7 +86,7 @@ async def start(settings: Settings) -> RunningSender:
         progress,
         Orders(work, directory, changes, clock),
         Listing(store, directory),
-        CleaningUp(cleaner, inboxes, dispatches, DirectoryServiceStub(outside.preferences)),
+        CleaningUp(cleaner, inboxes, dispatches, DirectoryServiceStub(outside.preferences), replays),
         Auditing(AuditPages(outside.called), chain, directory, clock),
     )
     reports = PullWorker(

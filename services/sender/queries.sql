@@ -138,25 +138,6 @@ WITH gone AS (
 )
 SELECT count(*) AS removed, false AS is_last FROM gone;
 
--- name: count_old_requests
--- Nobody repeats a call after so long.
-SELECT count(*) AS due FROM requests WHERE at < now() - $1::interval;
-
--- name: remove_old_requests
--- The same, the oldest first.
-WITH gone AS (
-    DELETE FROM requests
-    WHERE ctid = ANY (ARRAY(
-        SELECT old.ctid
-        FROM requests AS old
-        WHERE old.at < now() - $1::interval
-        ORDER BY old.at
-        LIMIT $2::integer
-    ))
-    RETURNING at
-)
-SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;
-
 -- name: count_past_sends
 -- What counts for no limit any more.
 SELECT count(*) AS due FROM counted_sends WHERE at < now() - $1::interval;

@@ -13,11 +13,12 @@ from services.sender.limits import Limit, Limits, Quota, Standing, Tally, rate_l
 from services.sender.messages import draft_to_count, quota_message
 from services.sender.refusals import Refusals
 from services.sender.rights import require_sender, require_type, require_weddings
-from services.sender.rules import is_id, kind_violations
+from services.sender.rules import kind_violations
 from services.sender.store import CallStore
 from shared.auth import current_identity
 from shared.clock import Clock
 from shared.errors import FieldViolation
+from shared.validation import is_id
 
 log = structlog.get_logger(__name__)
 

@@ -13,14 +13,16 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
 from services.sender.retention_store import Over, RetentionStore
 from services.sender.store import SCHEMA
-from shared import cleaning
+from shared import cleaning, replays
 from shared.cleaning import Batch, Cleaner, Hasty
 from shared.clock import Clock
 from shared.database import Database
 from shared.errors import ServiceError
 from shared.outbox import Outbox
+from shared.replays import Replays
 from shared.settings import Environment
 
+CLEAN_UP: Final = "CleanUp"
 # As many as an inbox is asked about at once.
 _PAGE: Final = 100
 # Less than the caller of CleanUp waits, so that they are told what came of it.
@@ -100,7 +102,7 @@ def own_cleaner(
     store = RetentionStore(worked, terms.expired, terms.others)
     chores = (
         OldBroadcasts(store, inbox, terms),
-        store.requests(),
+        replays.retention(worked, SCHEMA),
         store.past_sends(),
         Outbox(worked, SCHEMA).retention(),
     )
@@ -123,14 +125,21 @@ class CleaningUp:
         inbox: InboxServiceStub,
         dispatcher: DispatcherServiceStub,
         directory: DirectoryServiceStub,
+        answers: Replays,
     ) -> None:
         self._cleaner = cleaner
         self._inbox = inbox
         self._dispatcher = dispatcher
         self._directory = directory
+        self._answers = answers
 
-    async def clean_up(self, *, dry_run: bool) -> sender_pb2.CleanUpResponse:
+    async def replay(self, request: sender_pb2.CleanUpRequest) -> sender_pb2.CleanUpResponse | None:
+        """The first answer to a repeated request."""
+        return await self._answers.find(CLEAN_UP, request, sender_pb2.CleanUpResponse)
+
+    async def clean_up(self, request: sender_pb2.CleanUpRequest) -> sender_pb2.CleanUpResponse:
         """Remove what is too old everywhere, or count it; who cannot be reached keeps no other back."""
+        dry_run = request.dry_run
         inbox = inbox_pb2.CleanUpInboxesRequest(dry_run=dry_run)
         dispatcher = dispatcher_pb2.CleanUpDispatchesRequest(dry_run=dry_run)
         directory = directory_pb2.CleanUpDirectoryRequest(dry_run=dry_run)
@@ -141,7 +150,8 @@ class CleaningUp:
         )
         cleaned = await self._cleaner.clean_up(dry_run=dry_run)
         own = sender_pb2.ServiceCleanUp(service=SCHEMA, cleaned=[each.message() for each in cleaned])
-        return sender_pb2.CleanUpResponse(services=[own, *others])
+        response = sender_pb2.CleanUpResponse(services=[own, *others])
+        return await self._answers.remember(CLEAN_UP, request, response)
 
 
 async def _ask(service: str, call: Callable[[], Awaitable[_Answer]]) -> sender_pb2.ServiceCleanUp:

@@ -12,8 +12,6 @@ from shared.database import Database
 from shared.queries import load
 
 _QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
-# As long as the contract lets a call be repeated.
-_ANSWERS_KEPT_FOR: Final = timedelta(hours=24)
 # A day, for which they count, and an hour for whoever took the time before that and counts now.
 _COUNTS_KEPT_FOR: Final = timedelta(hours=25)
 
@@ -48,11 +46,6 @@ class RetentionStore:
     async def remove_over(self, hasty: Hasty, broadcast_ids: Sequence[str]) -> Batch:
         """Remove these, unless something has happened to them."""
         return await hasty.run(_QUERIES["remove_over"], *self._terms, broadcast_ids)
-
-    def requests(self) -> RowChore:
-        """Removes answers that nobody asks for again."""
-        counts, removes = _QUERIES["count_old_requests"], _QUERIES["remove_old_requests"]
-        return RowChore("requests", _ANSWERS_KEPT_FOR, self._database, counts, removes)
 
     def past_sends(self) -> RowChore:
         """Removes sends that count for no limit any more."""

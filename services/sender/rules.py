@@ -1,6 +1,5 @@
 """Owns what may be asked for: product.md's field rules, as far as the contract's own annotations cannot state them."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,13 +12,6 @@ from shared.errors import FieldViolation
 
 LATE_TOLERANCE: Final = timedelta(seconds=60)
 """How far in the past `scheduled_for` may lie and still count as now."""
-
-_ID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
-def is_id(text: str) -> bool:
-    """Whether this is a UUID in the form that the contract takes."""
-    return bool(_ID.fullmatch(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,13 @@ from services.sender.messages import (
     rules_message,
 )
 from services.sender.quotas import Quotas
-from services.sender.replays import Replays, answer_to, request_of
 from services.sender.rights import Caller, require_reach, require_sender
 from services.sender.rules import Draft, expiry_violations, preview_violations, send_violations
-from services.sender.store import Answer, CallStore
+from services.sender.store import CallStore
 from shared.clock import Clock
 from shared.errors import FieldViolation, InvalidField, OutsideReach
 from shared.failpoints import declare, failpoint
+from shared.replays import Answer, Replays, answer_to, request_of
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
 from services.sender.quotas import Quotas
-from services.sender.retention import CleaningUp
+from services.sender.retention import CLEAN_UP, CleaningUp
 from services.sender.rights import ADMIN, AUDIT_SCOPE, COORDINATOR, READ_SCOPE, SEND_SCOPE
 from services.sender.sending import SEND, Sending
 from shared.methods import Replay
@@ -67,6 +67,7 @@ class UseCases:
             APPROVE: self.approval.replay_approval,
             REJECT: self.approval.replay_rejection,
             CANCEL: self.cancelling.replay,
+            CLEAN_UP: self.cleaning_up.replay,
         }
 
     def rules(self) -> dict[str, Rules]:
@@ -143,7 +144,7 @@ class SenderServicer(SenderServiceServicer):
     async def CleanUp(
         self, request: sender_pb2.CleanUpRequest, context: object
     ) -> sender_pb2.CleanUpResponse:
-        return await self._does.cleaning_up.clean_up(dry_run=request.dry_run)
+        return await self._does.cleaning_up.clean_up(request)
 
     @override
     async def GetDispatchOrder(

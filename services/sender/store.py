@@ -29,28 +29,11 @@ from services.sender.messages import due_payload, quota_part
 from services.sender.rights import Caller, shown_to
 from shared.database import Database, Row
 from shared.queries import load
+from shared.replays import Answer, Request
 from shared.subjects import broadcast_due
 
 SCHEMA: Final = "sender"
 _QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A call that may be repeated: its caller's own id for it, and what tells another body apart."""
-
-    caller: str
-    method: str
-    request_id: str
-    body_hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a request_id was answered, as serialised, and the hash of the body that it came with."""
-
-    body_hash: bytes
-    response: bytes
 
 
 @dataclass(frozen=True, slots=True)

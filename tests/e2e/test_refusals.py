@@ -139,6 +139,7 @@ async def test_another_body_under_the_same_request_id_is_refused(client: Client)
     request.title = "Another title"
     code, details = await refused_send(client, request)
     assert (code, details.reason_name) == (Code.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+    assert fields_of(details) == ["request_id"]
     shown = await client.show(first.broadcast.broadcast_id)
     assert first.broadcast.title == shown.broadcast.title
 

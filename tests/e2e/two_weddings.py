@@ -271,8 +271,9 @@ async def _receive(client: Client, world: World) -> None:
 
 
 def as_service(client: Client, scope: str) -> Metadata:
-    """A service account with one scope; the one that sends is not the one that has sent."""
-    return client.service(scope, name="forms" if scope.startswith("broadcast.send") else "ops")
+    """A service account with one scope, which shares no request_ids with another; who sends is not who has sent."""
+    name = "forms" if scope.startswith("broadcast.send") else f"ops-{scope.replace('.', '-')}"
+    return client.service(scope, name=name)
 
 
 def expired(client: Client) -> Metadata:

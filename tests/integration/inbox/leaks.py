@@ -44,6 +44,8 @@ ROWS: Final = f"""
     INSERT INTO watermarks SELECT number, 1, now() FROM recipients;
     INSERT INTO changes SELECT number, 1 FROM recipients;
     SELECT append_log('item', '');
+    INSERT INTO requests (caller, method, request_id, body_hash)
+    VALUES ('me', 'MarkAllRead', gen_random_uuid(), decode(repeat('00', 32), 'hex'));
 """  # noqa: S608
 
 
@@ -62,7 +64,7 @@ def _gives_up(table: str, policy: str, statement: str, of_what_stays: str) -> Le
     return Leak(table, policy, Deed("inbox_worker", statement), kept)
 
 
-_FOR_ALL_WORK: Final = ("changes", "log", "recipients", "team_members")
+_FOR_ALL_WORK: Final = ("changes", "log", "recipients", "requests", "team_members")
 _BY_DEED: Final = ("blocks", "direct", "receipts", "watermarks")
 _STAYS: Final = f"broadcast_id = '{_OPEN}'"
 LEAKS: Final[Sequence[Leak]] = (

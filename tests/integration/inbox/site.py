@@ -192,17 +192,19 @@ class Site:
         return answer.unread_count
 
     async def record(
-        self, person: Person, action: str, *ids: str, url: str = ""
+        self, person: Person, action: str, *ids: str, url: str = "", request_id: str = ""
     ) -> inbox_pb2.RecordReceiptsResponse:
         request = inbox_pb2.RecordReceiptsRequest(
+            request_id=request_id,
             broadcast_ids=ids,
             action=common_pb2.ReceiptAction.Value(f"RECEIPT_ACTION_{action}"),
             action_url=url,
         )
         return await self.stub.RecordReceipts(request, metadata=person.metadata)
 
-    async def mark_all_read(self, person: Person) -> inbox_pb2.MarkAllReadResponse:
-        return await self.stub.MarkAllRead(inbox_pb2.MarkAllReadRequest(), metadata=person.metadata)
+    async def mark_all_read(self, person: Person, request_id: str = "") -> inbox_pb2.MarkAllReadResponse:
+        request = inbox_pb2.MarkAllReadRequest(request_id=request_id)
+        return await self.stub.MarkAllRead(request, metadata=person.metadata)
 
     async def retract(self, broadcast_id: str, *, hide: bool) -> inbox_pb2.RetractBroadcastResponse:
         request = inbox_pb2.RetractBroadcastRequest(broadcast_id=broadcast_id, hide=hide)

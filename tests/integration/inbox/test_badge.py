@@ -53,7 +53,7 @@ async def test_a_badge_is_remembered_and_used(stores: Stores) -> None:
     await stores.arrive(a_content(uuid4()), [number])
     inboxes, checkpoints = stores.another_node()
     assert [await _count(each, number) for each in (inboxes, stores.inboxes)] == [2, 2]
-    await stores.work.mark_all_read(number)
+    await stores.work.mark_all_read(number, None)
     assert [await _count(each, number) for each in (inboxes, stores.inboxes)] == [0, 0]
     await checkpoints.close()
 
@@ -254,7 +254,7 @@ async def test_memory_has_what_was_committed_before_it_was_asked(site: Site, sto
     assert await seen() == (0, 1)
     await stores.work.apply_team(Team(UUID(wedding), 3, Audience.of([amara.number])))
     assert await seen() == (1, 2)
-    await stores.work.mark_all_read(amara.number)
+    await stores.work.mark_all_read(amara.number, None)
     assert await seen() == (0, 2)
 
 

@@ -81,7 +81,7 @@ class World:
                 assert result.outcome is (ReceiptOutcome.RECORDED if recorded else ReceiptOutcome.REFUSED)
 
     async def mark_all_read(self) -> None:
-        await self.stores.work.mark_all_read(self.number)
+        await self.stores.work.mark_all_read(self.number, None)
         self.oracle.mark_all_read()
 
     async def retract(self) -> None:

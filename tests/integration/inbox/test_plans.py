@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,10 +11,12 @@ from services.inbox.domain import ArrivalKind, Chunk, ReceiptAction
 from services.inbox.store import QUERIES
 from services.inbox.work_store import ChunkRows, ReceiptCall, _MergeArguments
 from shared.audience import Audience
+from shared.queries import load
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
 from tests.integration.shared import query_plans
 from tests.integration.shared.query_plans import Plan, forget_statistics, nodes, scans
+from tests.integration.shared.schemas import SQL
 
 _BROADCASTS = 300
 # Nobody who has been told nothing plans a hash join over what may be large.
@@ -27,6 +30,7 @@ GROWING = {
     "team_members",
     "arrivals",
     "retractions",
+    "requests",
 }
 
 _LOWEST = """
@@ -189,6 +193,53 @@ async def test_receipts_find_each_item_by_key(stores: Stores, crowd: int, analyz
     assert {node["Index Name"] for node in scans(found, "receipts")} == {"receipts_pkey"}
 
 
+def a_request() -> tuple[object, ...]:
+    """Caller, method, id and body of a call that is new."""
+    return str(uuid4()), "RecordReceipts", uuid4(), bytes(32)
+
+
+async def keep_some(stores: Stores) -> list[tuple[object, ...]]:
+    """Thousands of answers, of which two are named, and half of which hold no longer."""
+    named = [a_request() for _ in range(2)]
+    insert = (
+        "INSERT INTO requests (caller, method, request_id, body_hash, response, is_whole, at) "
+        "SELECT {}, {}, {}, $1, 'x', true, now() - interval '1 minute' * n FROM generate_series(1, $2::integer) AS n"
+    )
+    many = insert.format("gen_random_uuid()::text", "'RecordReceipts'", "gen_random_uuid()")  # fmt: skip
+    await stores.admin.execute(many, bytes(32), 2 * 24 * 60)
+    for caller, method, request_id, _ in named:
+        one = insert.format(f"'{caller}'", f"'{method}'", f"'{request_id}'::uuid")
+        await stores.admin.execute(one, bytes(32), 1)
+    return named
+
+
+async def test_calls_with_a_request_id_find_it_by_key(stores: Stores, crowd: int, analyzed: str) -> None:
+    """New ones and repeated ones, when they are taken, when they are answered, and when they are looked for."""
+    ids = [
+        row["broadcast_id"]
+        for row in await stores.admin.fetch(
+            "SELECT broadcast_id FROM direct WHERE recipient_number = $1 LIMIT 3", crowd
+        )
+    ]
+    named = await keep_some(stores)
+    if analyzed == "told":
+        await stores.admin.execute("ANALYZE requests")
+    calls = [named[0], a_request(), (None,) * 4]
+    items = ([1, 2, 3], [crowd, crowd + 1, crowd + 2], ids, ["acknowledged"] * 3, [None] * 3)
+    requests = [list(column) for column in zip(*calls, strict=True)]
+    found = await plans(stores, "inbox_worker", QUERIES["record_receipts_once"], *requests, *items)
+    assert_only_by_index(found)
+    assert {node["Index Name"] for node in scans(found, "requests")} == {"requests_pkey"}
+    shared = load(SQL / "requests.sql", schema="inbox")
+    columns = [[each[column] for each in named] for column in range(3)]
+    for query, arguments in (
+        (shared["complete"], (*columns, [b"y", b"z"])),
+        (shared["find"], named[0][:3]),
+        (shared["remove_old"], (timedelta(hours=24), 10)),
+    ):
+        assert_only_by_index(await plans(stores, "inbox_worker", query, *arguments))
+
+
 async def test_a_merge_reads_nothing_but_keys(stores: Stores, crowd: int, analyzed: str) -> None:
     """Tombstones, arrivals and those who may have it already, for the second chunk of a broadcast as well."""
     content = a_content(uuid4())
@@ -202,7 +253,9 @@ async def test_a_merge_reads_nothing_but_keys(stores: Stores, crowd: int, analyz
 
 async def test_all_read_and_readers_go_by_index(stores: Stores, crowd: int, analyzed: str) -> None:
     """One recipient's arrivals beyond their last watermark; one broadcast's receipts, and watermarks by its blocks."""
-    assert_only_by_index(await plans(stores, "inbox_worker", QUERIES["mark_all_read"], crowd))
+    mark = QUERIES["mark_all_read"]
+    assert_only_by_index(await plans(stores, "inbox_worker", mark, *[None] * 4, crowd))
+    assert_only_by_index(await plans(stores, "inbox_worker", mark, *a_request(), crowd))
     broadcast_id = await stores.admin.fetchval(
         "SELECT broadcast_id FROM blocks WHERE block = $1 >> 12 LIMIT 1", crowd
     )

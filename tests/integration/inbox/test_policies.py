@@ -11,6 +11,7 @@ import pytest
 from services.inbox.domain import Filter, ReceiptAction, Team
 from services.inbox.work_store import ReceiptCall
 from shared.audience import Audience
+from shared.replays import Request
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
 
@@ -84,7 +85,8 @@ async def couple(stores: Stores) -> Couple:
     await stores.arrive(a_content(alone), [other])
     await stores.arrive(a_content(crowd), range(other, other + 20))
     await stores.arrive(a_content(walled, wall=(wedding,)), [me, other])
-    await stores.work.record_receipts([ReceiptCall(other, (common,), ReceiptAction.DISMISSED, None)])
+    request = Request(str(uuid4()), "RecordReceipts", str(uuid4()), bytes(32))
+    await stores.work.record_receipts([ReceiptCall(other, (common,), ReceiptAction.DISMISSED, None, request)])
     return Couple(me, other, common, alone, crowd, walled)
 
 
@@ -107,7 +109,7 @@ async def test_each_personal_policy_keeps_somebody_elses_from_me(
     stores: Stores, couple: Couple, table: str, policy: str
 ) -> None:
     """With it I see nothing of the other's; without it, in its place one that lets everybody in, I do."""
-    await stores.work.mark_all_read(couple.other)
+    await stores.work.mark_all_read(couple.other, None)
     values = (couple.crowd, couple.alone, couple.walled, couple.common, couple.other)
     seen = []
     transaction = stores.admin.transaction()

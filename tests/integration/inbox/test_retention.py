@@ -165,9 +165,9 @@ async def test_all_read_goes_when_it_says_nothing_of_anything_that_is_there(stor
     """Marks before every arrival; those that make something read stay, and so does their time."""
     number = stores.new_number()
     old = await arrive(stores, number)
-    await stores.work.mark_all_read(number)
+    await stores.work.mark_all_read(number, None)
     young = await arrive(stores, number)
-    await stores.work.mark_all_read(number)
+    await stores.work.mark_all_read(number, None)
     before = await stores.store.get_item(number, young)
     everything = await stores.admin.fetch("SELECT DISTINCT broadcast_id FROM arrivals")
     others = [row["broadcast_id"] for row in everything if row["broadcast_id"] != young]
@@ -182,7 +182,7 @@ async def test_all_read_goes_when_it_says_nothing_of_anything_that_is_there(stor
     assert await listed(stores, number) == [young]
     assert await rows_of(stores.admin, old) == {"broadcasts": 1, "retractions": 1}
     assert await unread(stores, number) == 0
-    _, position = await stores.work.mark_all_read(number)
+    _, position = await stores.work.mark_all_read(number, None)
     assert position is None
 
 
@@ -196,7 +196,7 @@ async def test_what_anybody_did_with_critical_ones_stays_for_good(stores: Stores
     await stores.arrive(content, [number + 5_000])
     critical = content.broadcast_id
     for reader in (number + 1, number + 2, number + 5_000):
-        await stores.work.mark_all_read(reader)
+        await stores.work.mark_all_read(reader, None)
     await record(stores, number, ReceiptAction.ACKNOWLEDGED, critical)
     await record(stores, number + 1, ReceiptAction.ACKNOWLEDGED, critical)
     [counted] = await stores.work.count_engagement([critical])
@@ -269,7 +269,7 @@ async def test_what_a_dry_run_counts_is_what_a_run_removes(stores: Stores) -> No
     left = await arrive(stores, number, number + 1)
     critical = await arrive(stores, *range(number, number + 30), priority=CRITICAL)
     for reader in range(number, number + 5):
-        await stores.work.mark_all_read(reader)
+        await stores.work.mark_all_read(reader, None)
     await age(stores.admin, 95, [left, critical, *ids[:5]])
     hasty = Hasty(stores.worked, SystemClock())
     await leaving(stores).remove(hasty, 1)

@@ -37,6 +37,15 @@ ARRIVAL: dict[str, Any] = {
     "position": 1_000_000_000,
     "arrived_at": "now",
 }
+REQUEST: dict[str, Any] = {
+    "caller": "somebody",
+    "method": "MarkAllRead",
+    "request_id": uuid4(),
+    "body_hash": f"\\x{bytes(32).hex()}",
+    "response": "\\x",
+    "is_whole": True,
+    "at": "now",
+}
 RECEIPT: dict[str, Any] = {"recipient_number": 1, "broadcast_id": uuid4(), "read_at": "now"}
 
 
@@ -98,6 +107,8 @@ def _json(values: dict[str, Any]) -> str:
         ("recipients", {"user_id": uuid4(), "number": -1}, {}),
         ("changes", {"recipient_number": 1, "position": 0}, {}),
         ("retractions", {"broadcast_id": uuid4(), "position": 0, "retracted_at": "now"}, {}),
+        ("requests", REQUEST, {"body_hash": "\\x00"}),
+        ("requests", REQUEST, {"caller": None}),
         ("log", {"position": 2**60, "kind": "rumour", "body": "\\x", "at": "now"}, {}),
     ],
 )
@@ -111,7 +122,12 @@ async def test_rows_that_cannot_be_are_refused(
 
 @pytest.mark.parametrize(
     ("table", "row"),
-    [("arrivals", ARRIVAL), ("receipts", RECEIPT), ("broadcasts", LEFT | {"emptied_at": "now"})],
+    [
+        ("arrivals", ARRIVAL),
+        ("receipts", RECEIPT),
+        ("requests", REQUEST),
+        ("broadcasts", LEFT | {"emptied_at": "now"}),
+    ],
 )
 async def test_good_rows_are_taken(tables: asyncpg.Connection, table: str, row: dict[str, Any]) -> None:
     """So that the rules above are what refuses the others; each is there once."""

@@ -28,6 +28,9 @@ ROWS: Final = f"""
     SELECT append_log('reload', '');
     SELECT outbox_add(NULL, 'directory.changed', 'x', NULL, 0, 'ack');
     INSERT INTO audit_events (action, user_id) VALUES ('erased', '00000000-0000-0000-0000-000000000065');
+    INSERT INTO requests (caller, method, request_id, body_hash)
+    SELECT caller, 'UpdatePreferences', request_id::uuid, decode(repeat('00', 32), 'hex')
+    FROM (VALUES ('me', '{MINE}'), ('stranger', '{OTHERS}')) AS asked (caller, request_id);
 """  # noqa: S608
 
 _AS_ME = {"app.recipient": ME}
@@ -46,7 +49,7 @@ def _kept_by_people(table: str, write: str) -> tuple[Leak, Leak]:
 
 
 _WORKED: Final = {
-    "worker_reads_and_writes": ("recipients", "weddings", "team_members", "log", "outbox"),
+    "worker_reads_and_writes": ("recipients", "weddings", "team_members", "log", "outbox", "requests"),
     "worker_reads": ("preferences", "role_settings", "wedding_filters"),
     "worker_adds_and_tells": ("audit_events",),
 }
@@ -83,6 +86,13 @@ LEAKS: Final[Sequence[Leak]] = (
         "role_settings", "INSERT INTO role_settings (recipient_number, role) VALUES ({}, 'florist')"
     ),
     *_kept_by_people("wedding_filters", "DELETE FROM wedding_filters WHERE recipient_number = {}"),
+    own_rows("requests", "people_repeat_their_own", "caller", "preferences_api", {"app.caller": "me"}, "me"),
+    Leak(
+        "requests",
+        "people_repeat_their_own",
+        lets=_people("UPDATE requests SET is_whole = true", caller="me"),
+        keeps=_people("UPDATE requests SET is_whole = true WHERE caller = 'stranger'", caller="me"),
+    ),
     Leak(
         "log",
         "people_add_changes",

@@ -99,9 +99,9 @@ class Site:
         """The metadata of a person's calls."""
         return bearer(self.mint.mint_user_token(UUID(user_id)))
 
-    def service(self, *scopes: str) -> Metadata:
+    def service(self, *scopes: str, name: str = "billing") -> Metadata:
         """The metadata of a service account's calls."""
-        return bearer(self.mint.mint_service_token("billing", scopes))
+        return bearer(self.mint.mint_service_token(name, scopes))
 
     async def upsert(self, *people: directory_pb2.Recipient) -> list[int]:
         """Write people, admins too; their numbers."""

@@ -98,6 +98,10 @@ async def test_a_value_that_may_not_be_is_refused(
             "wedding_filters_keep_in_app",
         ),
         ("log (position, kind, body, at) VALUES (1, 'gossip', '', now())", "log_kind_known"),
+        (
+            "requests (caller, method, request_id, body_hash) VALUES ('me', 'Get', gen_random_uuid(), 'short')",
+            "body_hash_is_sha256",
+        ),
     ],
 )
 async def test_a_row_that_may_not_be_is_refused(

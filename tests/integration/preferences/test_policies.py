@@ -69,6 +69,7 @@ PERSONAL = [
     ("preferences", "people_keep_their_own", "recipient_number", {"recipient": ME}, [ME]),
     ("role_settings", "people_keep_their_own", "recipient_number", {"recipient": ME}, [ME]),
     ("wedding_filters", "people_keep_their_own", "recipient_number", {"recipient": ME}, [ME]),
+    ("requests", "people_repeat_their_own", "request_id", {"caller": "me"}, [MINE]),
 ]
 WORKERS = [
     ("recipients", "worker_reads_and_writes", "number", EVERYBODY),
@@ -80,6 +81,7 @@ WORKERS = [
     ("log", "worker_reads_and_writes", "position", [1]),
     ("outbox", "worker_reads_and_writes", "state", ["pending"]),
     ("audit_events", "worker_adds_and_tells", "action", ["erased", "team_joined"]),
+    ("requests", "worker_reads_and_writes", "request_id", [MINE, OTHERS]),
 ]
 APPENDING = ("log", "people_add_changes")
 
@@ -151,6 +153,7 @@ async def test_people_add_to_the_log_and_cannot_read_it(database: SuiteDatabase)
         "UPDATE preferences SET system = false WHERE recipient_number = 3",
         "DELETE FROM role_settings WHERE recipient_number = 3",
         "DELETE FROM wedding_filters WHERE recipient_number = 3",
+        "DELETE FROM requests WHERE caller = 'stranger'",
     ],
 )
 async def test_nobody_alters_what_is_anothers(database: SuiteDatabase, statement: str) -> None:
@@ -169,11 +172,12 @@ async def test_nobody_alters_what_is_anothers(database: SuiteDatabase, statement
         "INSERT INTO role_settings (recipient_number, role) VALUES (3, 'florist')",
         "INSERT INTO wedding_filters SELECT 3, wedding_id FROM team_members WHERE recipient_number = 1",
         "UPDATE preferences SET recipient_number = 3 WHERE recipient_number = 1",
+        "UPDATE requests SET caller = 'stranger'",
     ],
 )
 async def test_nobody_writes_in_anothers_name(database: SuiteDatabase, statement: str) -> None:
     """A row that one may not see may not be written either."""
-    async with _as(database, "preferences_api", recipient=ME) as connection:
+    async with _as(database, "preferences_api", recipient=ME, caller="me") as connection:
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
             await connection.execute(statement)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import time
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid4
@@ -16,6 +16,7 @@ from tests.integration.shared.query_plans import Filled, assert_only_by_index, f
 ROOT: Final = Path(__file__).parents[3]
 QUERIES: Final = load(ROOT / "services" / "preferences" / "queries.sql")
 LOG: Final = load(ROOT / "shared" / "sql" / "ordered_log.sql", schema="preferences")
+REQUESTS: Final = load(ROOT / "shared" / "sql" / "requests.sql", schema="preferences")
 
 PEOPLE, WEDDINGS, TEAM = 8_000, 800, 5
 # Of the teams are those that one person is on at most this many.
@@ -29,6 +30,7 @@ GROWING: Final = (
     "wedding_filters",
     "log",
     "outbox",
+    "requests",
 )
 # Everybody has edited their settings, and is on the team of a few weddings.
 FILL: Final = f"""
@@ -51,7 +53,12 @@ FILL: Final = f"""
     INSERT INTO log SELECT number, 'recipients', 'x', now() FROM recipients;
     UPDATE log_head SET position = {PEOPLE};
     INSERT INTO outbox (key, subject, payload, due_at, rank, settle, state)
-    SELECT number::text, 'directory.changed', 'x', now(), 1, 'report', 'done' FROM recipients
+    SELECT number::text, 'directory.changed', 'x', now(), 1, 'report', 'done' FROM recipients;
+    INSERT INTO requests (caller, method, request_id, body_hash, is_whole, at)
+    SELECT
+        'somebody', 'UpdatePreferences', user_id, decode(repeat('00', 32), 'hex'), true,
+        now() - number * interval '20 seconds'
+    FROM recipients
 """  # noqa: S608
 
 
@@ -63,13 +70,14 @@ class Somebody:
     user_id: UUID
     wedding_id: UUID
 
-    @property
-    def edit(self) -> tuple[object, ...]:
-        """The arguments of an edit that leaves everything as it was."""
+    def edit(self, request_id: UUID | None) -> tuple[object, ...]:
+        """The arguments of an edit that leaves everything as it was, with its answer; may be a repetition."""
+        call = ("somebody", "UpdatePreferences", request_id, bytes(32)) if request_id else (None,) * 4
         choices = (True, True, True, True, False, ["in_app"], False, time(22), time(8), None)
         role = {"role": "venue", "muted_types": [], "channels": []}
         filters = {"wedding_id": str(self.wedding_id), "muted": False, "channels": []}
-        return self.number, 1, *choices, [role], [filters], ["recipients"], [b"x"]
+        edit = (self.number, 1, *choices, [role], [filters], ["recipients"], [b"x"])
+        return *call, b"answer", datetime.now(UTC), *edit
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +135,25 @@ async def test_people_read_and_write_their_own_by_key(town: Filled, somebody: So
     found = await town.plans("api", QUERIES["list_own_weddings"], somebody.number, **settings)
     assert_only_by_index(found, *GROWING)
     assert rows_read(found, *GROWING) <= OWN_WEDDINGS
-    found = await town.plans("api", QUERIES["save_preferences"], *somebody.edit)
+    repeated = await town.admin.fetchval("SELECT request_id FROM requests LIMIT 1")
+    for request_id in (None, uuid4()):
+        found = await town.plans("api", QUERIES["save_preferences"], *somebody.edit(request_id))
+        assert_only_by_index(found, *GROWING)
+        assert rows_read(found, "requests") <= 1
+    found = await town.plans("api", QUERIES["save_preferences"], *somebody.edit(repeated))
+    assert scans(found, *GROWING) == []
+
+
+async def test_answers_are_found_by_key_and_old_ones_by_age(town: Filled) -> None:
+    """Of a day's many calls the one that is repeated, and the few that were longest ago."""
+    request_id = await town.admin.fetchval("SELECT request_id FROM requests LIMIT 1")
+    for login in ("api", "worker"):
+        found = await town.plans(login, REQUESTS["find"], "somebody", "UpdatePreferences", request_id)
+        assert_only_by_index(found, *GROWING)
+        assert rows_read(found, "requests") <= 1
+    found = await town.plans("worker", REQUESTS["remove_old"], timedelta(hours=24), 10)
     assert_only_by_index(found, *GROWING)
+    assert rows_read(found, "requests") <= 2 * 10
 
 
 @pytest.mark.parametrize("reach", ["self", "teams", "everyone"])

@@ -1,6 +1,7 @@
 """How far back the directory's log goes, and that whoever follows it does with less."""
 
 from datetime import timedelta
+from uuid import uuid4
 
 from wedsync.broadcast.v1 import directory_pb2
 
@@ -42,7 +43,7 @@ async def test_the_log_goes_back_a_week(site: Site) -> None:
     assert (await clean_up(site, dry_run=True))["log"] == old > 0
     assert (await clean_up(site))["log"] == old
     assert await site.admin.fetchval("SELECT count(*) FROM preferences.log") == young > 0
-    assert await clean_up(site) == {"log": 0, "outbox": 0}
+    assert await clean_up(site) == {"log": 0, "outbox": 0, "requests": 0}
 
 
 async def test_a_team_change_that_was_told_is_forgotten_after_a_week(site: Site) -> None:
@@ -59,6 +60,21 @@ async def test_a_team_change_that_was_told_is_forgotten_after_a_week(site: Site)
     assert (await clean_up(site, dry_run=True))["outbox"] == due
     assert (await clean_up(site))["outbox"] == due
     assert await site.admin.fetchval("SELECT count(*) FROM preferences.outbox WHERE key = $1", key) == 0
+
+
+async def test_answers_go_when_they_hold_no_longer(site: Site) -> None:
+    """The younger one stays, and is given again."""
+    people = [await site.someone() for _ in range(2)]
+    requests = [
+        directory_pb2.UpsertRecipientsRequest(request_id=str(uuid4()), recipients=[each.entry])
+        for each in people
+    ]
+    call, metadata = site.directory.UpsertRecipients, site.service("directory.write")
+    _, answer = [await call(each, metadata=metadata) for each in requests]
+    older = "UPDATE preferences.requests SET at = at - interval '24 hours' WHERE request_id = $1"
+    await site.admin.execute(older, requests[0].request_id)
+    assert (await clean_up(site, dry_run=True))["requests"] == (await clean_up(site))["requests"] == 1
+    assert await call(requests[1], metadata=metadata) == answer
 
 
 async def test_what_was_decided_before_the_log_begins_is_decided_anew(site: Site) -> None:

@@ -102,6 +102,12 @@ LEAKS: Final[Sequence[Leak]] = (
     ),
     own_rows("requests", "replay_own", "caller", "sender_api", _AS_ME, _ME),
     Leak(
+        "requests",
+        "free_own",
+        lets=_calls("DELETE FROM requests", caller=_SOMEBODY),
+        keeps=_calls("DELETE FROM requests", caller=_ME),
+    ),
+    Leak(
         "counted_sends",
         "count_own",
         lets=_calls(_COUNT.format(_ME, _NEW, "0"), caller=_ME),

@@ -178,6 +178,11 @@ class Site:
         """How many rows a table of the sender has."""
         return int(await self.admin.fetchval(f"SELECT count(*) FROM sender.{table}"))  # noqa: S608 names of ours
 
+    async def age_answer(self, request_id: str, by: timedelta) -> None:
+        """Make the answer to a request_id that much older."""
+        older = "UPDATE sender.requests SET at = at - $2::interval WHERE request_id = $1"
+        assert await self.admin.execute(older, request_id, by) == "UPDATE 1"
+
 
 @dataclass(slots=True)
 class ServingSite(Site):

@@ -264,6 +264,25 @@ async def test_a_quota_is_read_in_own_name(tables: Tables) -> None:
             assert tuple(await connection.fetchrow(query, caller, WEDDING)) == used
 
 
+AGE = "UPDATE requests SET at = now() - $1::interval WHERE request_id = $2"
+DAY = timedelta(hours=24)
+
+
+async def test_callers_free_what_holds_no_longer_of_their_own(tables: Tables) -> None:
+    """By free_own: not another's, and not one that still holds."""
+
+    async def freed(caller: str) -> str:
+        async with tables.role("sender_api", caller=caller) as connection:
+            return await connection.execute("DELETE FROM requests WHERE request_id = $1", FOREIGN)
+
+    await tables.admin.execute(AGE, DAY - timedelta(microseconds=1), FOREIGN)
+    assert await freed(SOMEBODY) == "DELETE 0"
+    await tables.admin.execute(AGE, DAY, FOREIGN)
+    assert (await freed(ME), await freed(SOMEBODY)) == ("DELETE 0", "DELETE 1")
+    await tables.drop("free_own", "requests")
+    assert await freed(SOMEBODY) == "DELETE 0"
+
+
 async def test_worker_carries_any_broadcast(tables: Tables) -> None:
     """By read_to_dispatch and move_state; a call's login does not get there by naming nobody."""
     move = "UPDATE broadcasts SET state = 'dispatching' WHERE broadcast_id = $1"
@@ -325,7 +344,6 @@ async def test_worker_sees_and_removes_old_answers_and_not_what_they_say(tables:
     ("role", "statement"),
     [
         ("sender_api", "DELETE FROM broadcasts"),
-        ("sender_api", "DELETE FROM requests"),
         ("sender_api", "UPDATE broadcasts SET state = 'sent'"),
         ("sender_api", "UPDATE broadcasts SET title = 'other'"),
         ("sender_api", "UPDATE broadcasts SET created_by = 'other'"),
@@ -342,6 +360,8 @@ async def test_worker_sees_and_removes_old_answers_and_not_what_they_say(tables:
         ("sender_worker", "UPDATE broadcasts SET created_by = 'other'"),
         ("sender_worker", "UPDATE broadcasts SET user_ids = '{}'"),
         ("sender_worker", "SELECT caller FROM requests"),
+        ("sender_worker", "SELECT response FROM requests"),
+        ("sender_worker", "UPDATE requests SET at = now()"),
         ("sender_worker", "SELECT caller FROM counted_sends"),
         ("sender_api", "CREATE TABLE more ()"),
         ("sender_worker", "ALTER TABLE broadcasts DISABLE ROW LEVEL SECURITY"),

@@ -24,6 +24,7 @@ from tests.integration.shared.query_plans import (
 ROOT: Final = Path(__file__).parents[3]
 QUERIES: Final = load(ROOT / "services" / "sender" / "queries.sql")
 OUTBOX: Final = load(ROOT / "shared" / "sql" / "outbox.sql", schema="sender")
+REQUESTS: Final = load(ROOT / "shared" / "sql" / "requests.sql", schema="sender")
 
 BROADCASTS, WEDDINGS, SCHEDULED, DUE, ANNOUNCED = 20_000, 500, 5_000, 50, 50
 WINDOW: Final = 128
@@ -191,11 +192,11 @@ async def test_what_is_old_is_found_by_its_age_and_removed_by_its_key(
     assert {node["Index Name"] for node in scans(past, "counted_sends")} == {"counted_sends_by_age"}
     assert rows_read(past, "counted_sends") == 2 * 100
     for query, arguments in (
-        ("remove_over", (*TERMS, old)),
-        ("remove_old_requests", (timedelta(hours=24), 64)),
+        (QUERIES["remove_over"], (*TERMS, old)),
+        (REQUESTS["remove_old"], (timedelta(hours=24), 64)),
     ):
         found = await plans(
-            archive.suite.admin_url, "sender", "sender_worker", QUERIES[query], *arguments, settings=BY_INDEX
+            archive.suite.admin_url, "sender", "sender_worker", query, *arguments, settings=BY_INDEX
         )
         assert_only_by_index(found, *GROWING)
         assert rows_read(found, *GROWING) <= 4 * FEW, query

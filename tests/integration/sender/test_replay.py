@@ -140,3 +140,33 @@ async def test_call_that_fails_before_the_commit_leaves_nothing(site: Site) -> N
         await site.send(admin, request)
     assert plan.hits["sender.send.before_commit"] == 2
     assert await site.count("broadcasts") == before + 1
+
+
+async def test_first_answer_holds_for_a_day(site: Site) -> None:
+    """A moment before it is over the repetition gets it; then the id is free, for another body too."""
+    _, admin = site.person("admin")
+    request_id = str(uuid4())
+    first = await site.send(admin, a_send(request_id=request_id))
+    await site.age_answer(request_id, timedelta(hours=23, minutes=59))
+    assert await site.send(admin, a_send(request_id=request_id)) == first
+    await site.age_answer(request_id, timedelta(minutes=1))
+    before = await site.count("broadcasts")
+    second = await site.send(admin, a_send(request_id=request_id, title="Other"))
+    assert second.broadcast.broadcast_id != first.broadcast.broadcast_id
+    assert await site.count("broadcasts") == before + 1
+    refusal = await refusal_of(site.send(admin, a_send(request_id=request_id)))
+    assert refusal.reason == "REQUEST_ID_REUSED"
+
+
+async def test_simultaneous_calls_with_an_id_that_is_free_again_are_one_broadcast(site: Site) -> None:
+    """Whichever makes it free, one takes it and the others get its answer."""
+    _, admin = site.person("admin")
+    request = a_send(request_id=str(uuid4()))
+    first = await site.send(admin, request)
+    await site.age_answer(request.request_id, timedelta(hours=24))
+    before = await site.count("broadcasts")
+    with armed("sender.send.before_commit=delay:0.05"):
+        answers = await asyncio.gather(*(site.send(admin, request) for _ in range(20)))
+    assert len({answer.SerializeToString() for answer in answers}) == 1
+    assert answers[0] != first
+    assert await site.count("broadcasts") == before + 1

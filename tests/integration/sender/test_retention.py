@@ -308,6 +308,17 @@ async def test_every_service_cleans_up_and_answers(
     assert all(each.HasField("longest_batch") != dry_run for each in answer["sender"].cleaned)
 
 
+async def test_a_repeated_clean_up_gets_the_first_answer(site: ServingSite, cleaner: Cleaner) -> None:
+    """And removes nothing more, here or anywhere else."""
+    await ended(site, 400)
+    _, admin = site.person("admin")
+    request = sender_pb2.CleanUpRequest(request_id=str(uuid4()))
+    answer = await site.stub.CleanUp(request, metadata=admin)
+    later = await ended(site, 400)
+    assert await site.stub.CleanUp(request, metadata=admin) == answer
+    assert (await kept(site), site.neighbours.inbox.cleaned) == ({later}, [False])
+
+
 async def test_who_cannot_be_reached_keeps_no_other_back(site: ServingSite, cleaner: Cleaner) -> None:
     """The answer says who it was; the others are done, and what depends on it is left."""
     await ended(site, 31, expires=EXPIRED)

@@ -56,6 +56,9 @@ RIGHTS: Mapping[str, Right] = {
 }
 """SnoozeItem is left out: a method without a right."""
 
+REPLAYS: Mapping[str, Replay | None] = {"RecordReceipts": None}
+"""Nothing is remembered, unless a test says so."""
+
 ASK = inbox_pb2.GetUnreadCountRequest()
 BAD_RECEIPTS = inbox_pb2.RecordReceiptsRequest(
     request_id="x", broadcast_ids=["nobody", str(uuid4()), "no one"]
@@ -180,7 +183,7 @@ async def serving(
     rights: Mapping[str, Right] = RIGHTS,
     limits: CallLimits | None = None,
     dependencies: tuple[Dependency, ...] = (),
-    replays: Mapping[str, Replay] | None = None,
+    replays: Mapping[str, Replay | None] = REPLAYS,
     refusals: WallRefusals | None = None,
     transport: Transport | None = None,
     with_directory: bool = True,
@@ -197,7 +200,7 @@ async def serving(
         "INBOX", Address("127.0.0.1", 0), None, transport or Transport(), pause_s=0, finish_s=1.0
     )
     server = GrpcServer(settings, interceptor, health)
-    server.add(add_InboxServiceServicer_to_server, inbox, rights, replays or {})
+    server.add(add_InboxServiceServicer_to_server, inbox, rights, replays)
     address = await server.start()
     async with grpc.aio.insecure_channel(str(address)) as channel:
         yield Edge(inbox, directory, mint, server, health, interceptor, channel, address)

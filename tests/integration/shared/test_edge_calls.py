@@ -310,3 +310,20 @@ async def test_bytes_that_are_no_request_are_told_to_those_who_may_ask(tmp_path:
             for metadata in (edge.as_person(), edge.as_service("receipts"))
         ]
         assert codes == [CODE.PERMISSION_DENIED, CODE.INVALID_ARGUMENT]
+
+
+async def test_server_is_not_built_when_nothing_answers_a_repeated_request(tmp_path: Path) -> None:
+    """A served method whose calls may have a request_id cannot be forgotten; that it sees to it itself must be said."""
+    with pytest.raises(ValueError, match=r"InboxService\.RecordReceipts takes a request_id"):
+        async with serving(tmp_path, replays={}):
+            pass
+    async with serving(tmp_path, replays={"RecordReceipts": None}) as edge:
+        call = edge.stub.RecordReceipts(
+            inbox_pb2.RecordReceiptsRequest(
+                request_id=str(uuid4()),
+                broadcast_ids=[str(uuid4())],
+                action=common_pb2.RECEIPT_ACTION_READ,
+            ),
+            metadata=edge.as_person(),
+        )
+        assert (await call).unread_count == 1

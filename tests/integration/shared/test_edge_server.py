@@ -195,7 +195,7 @@ from shared.health import HealthMonitor
 from shared.interceptors import EdgeInterceptor
 from shared.server import GrpcServer, ServerSettings, run_service
 from shared.settings import Environment
-from tests.integration.shared.edge import RIGHTS, ObedientInbox, add_InboxServiceServicer_to_server
+from tests.integration.shared.edge import REPLAYS, RIGHTS, ObedientInbox, add_InboxServiceServicer_to_server
 
 async def main() -> int:
     env = Environment(os.environ)
@@ -203,7 +203,7 @@ async def main() -> int:
     settings = ServerSettings.read(env, "INBOX")
     edge = EdgeInterceptor(await TokenVerifier.open(AuthSettings.read(env)), role_of=nobody)
     server = GrpcServer(settings, edge, HealthMonitor(()))
-    server.add(add_InboxServiceServicer_to_server, ObedientInbox(), RIGHTS)
+    server.add(add_InboxServiceServicer_to_server, ObedientInbox(), RIGHTS, REPLAYS)
     await server.start()
     return await run_until_signal([server.leave(), server.finish_calls(), DrainStep("close_pools", done)])
 

@@ -12,12 +12,12 @@ from services.sender.backlog import Backlog
 from services.sender.directory import Count, Directory
 from services.sender.domain import Author
 from services.sender.quotas import Quotas
-from services.sender.replays import Replays
 from services.sender.rights import Caller
 from services.sender.sending import Sending
 from services.sender.store import CallStore
 from shared.clock import FixedClock
 from shared.errors import InvalidField, PermissionDenied
+from shared.replays import Replays
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

@@ -191,7 +191,9 @@ class UpsertRecipientsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RECIPIENTS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID; an upsert is idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS. Without it a second call undoes what others changed in between.
+    """
     @_builtins.property
     def recipients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recipient]:
         """recipients are 1-1,000 people with different user_ids."""
@@ -297,7 +299,9 @@ class UpsertWeddingsRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WEDDINGS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID; an upsert is idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS. Without it a second call undoes what others changed in between.
+    """
     @_builtins.property
     def weddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeddingEntry]:
         """weddings are 1-1,000 with different wedding_ids."""
@@ -352,7 +356,9 @@ class SetWeddingTeamRequest(_message.Message):
     WEDDING_ID_FIELD_NUMBER: _builtins.int
     USER_IDS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID; setting a team is idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS. Without it a second call undoes what others changed in between.
+    """
     wedding_id: _builtins.str
     """wedding_id is a UUID."""
     @_builtins.property

@@ -300,7 +300,9 @@ class RecordReceiptsRequest(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     ACTION_URL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID; receipts are idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS. Without it a receipt that comes twice is still one, unless it was undone meanwhile.
+    """
     action: _common_pb2.ReceiptAction.ValueType
     """action is what was done."""
     action_url: _builtins.str
@@ -413,7 +415,9 @@ class MarkAllReadRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID; the call is idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS. Without it a second call also reads what has come since the first.
+    """
     def __init__(
         self,
         *,
@@ -1229,16 +1233,20 @@ class SnoozeItemRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe for 24 hours."""
     def __init__(
         self,
         *,
         broadcast_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1268,16 +1276,20 @@ class PinItemRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe for 24 hours."""
     def __init__(
         self,
         *,
         broadcast_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -253,7 +253,9 @@ class UpdatePreferencesRequest(_message.Message):
     PREFERENCES_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID; an update is idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS. Without it a second call undoes what others changed in between.
+    """
     @_builtins.property
     def preferences(self) -> Global___Preferences:
         """preferences has the new values; with an etag, only that version is changed."""
@@ -303,16 +305,21 @@ Global___UpdatePreferencesResponse: _TypeAlias = UpdatePreferencesResponse  # no
 
 @_typing.final
 class ResetPreferencesRequest(_message.Message):
-    """ResetPreferencesRequest is empty until ResetPreferences is served."""
+    """ResetPreferencesRequest asks for the preset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe for 24 hours."""
     def __init__(
         self,
+        *,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

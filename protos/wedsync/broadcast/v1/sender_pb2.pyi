@@ -676,7 +676,7 @@ class CancelBroadcastRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RETRACT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID that makes a retry safe; cancelling is also idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours; cancelling is also idempotent without it."""
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     reason: _builtins.str
@@ -743,7 +743,7 @@ class ApproveBroadcastRequest(_message.Message):
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     request_id: _builtins.str
-    """request_id is a UUID that makes a retry safe; approving is also idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours; approving is also idempotent without it."""
     reason: _builtins.str
     """reason is for the record, up to 500 characters without control characters."""
     def __init__(
@@ -797,7 +797,7 @@ class RejectBroadcastRequest(_message.Message):
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     request_id: _builtins.str
-    """request_id is a UUID that makes a retry safe; rejecting is also idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours; rejecting is also idempotent without it."""
     reason: _builtins.str
     """reason is what its sender is told, up to 500 characters without control characters."""
     def __init__(
@@ -1246,7 +1246,7 @@ class CleanUpRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID; cleaning up is idempotent without it."""
+    """request_id is a UUID that makes a retry safe for 24 hours; cleaning up twice also does no harm without it."""
     dry_run: _builtins.bool
     """dry_run counts what would be removed, and removes nothing."""
     def __init__(
