@@ -12,8 +12,18 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from cli.exits import ExitCode, Failure, failure_of
 from cli.settings import Settings
+from shared.channels import service_config
 
 CALL_TIMEOUT_S = 30.0
+# Whatever changes something has a request_id, so a call whose answer was lost may be made again, the same as it was.
+_OPTIONS = [
+    (
+        "grpc.service_config",
+        service_config(
+            f"wedsync.broadcast.v1.{name}Service" for name in ("Sender", "Inbox", "Preferences", "Directory")
+        ),
+    )
+]
 Metadata = tuple[tuple[str, str], ...]
 T = TypeVar("T")
 
@@ -66,8 +76,8 @@ class Connection:
         address = str(self._settings.address(service))
         credentials = self._settings.channel_credentials(service)
         if credentials is None:
-            return grpc.aio.insecure_channel(address)
-        return grpc.aio.secure_channel(address, credentials)
+            return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
 
 
 def run(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
