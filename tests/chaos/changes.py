@@ -1,33 +1,37 @@
-"""Owns what people do besides sending during a run: they read, change their minds and their nights, and join teams."""
+"""Owns what people do besides sending during a run: they read, change their minds and their nights, and join teams.
+
+Each change has a request_id and is asked for until it is answered, as a good client does.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
-import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.type.timeofday_pb2 import TimeOfDay
 from wedsync.broadcast.v1.common_pb2 import ReceiptAction
-from wedsync.broadcast.v1.directory_pb2 import SetWeddingTeamRequest
-from wedsync.broadcast.v1.inbox_pb2 import RecordReceiptsRequest
+from wedsync.broadcast.v1.directory_pb2 import Recipient, SetWeddingTeamRequest, UpsertRecipientsRequest
+from wedsync.broadcast.v1.inbox_pb2 import MarkAllReadRequest, RecordReceiptsRequest
 from wedsync.broadcast.v1.preferences_pb2 import Preferences, QuietHours, UpdatePreferencesRequest
 
-from tests.chaos.callers import RETRIED, Callers
+from tests.chaos.callers import Callers
 from tests.chaos.screens import Shown
 from tests.chaos.terms import CALL_S
 from tests.chaos.truth import Truth
 
+_Answer = TypeVar("_Answer")
 _RECEIPTS_EVERY_S: Final = 0.4
 _MINDS_EVERY_S: Final = 0.15
 _NIGHTS_EVERY_S: Final = 10.0
 _TEAMS_EVERY_S: Final = 0.4
+_ENTRIES_EVERY_S: Final = 0.4
 
 
 class Changes:
-    """Each kind of change in a loop of its own. What is refused in an outage is asked for again with the next."""
+    """Each kind of change in a loop of its own."""
 
     def __init__(
         self,
@@ -39,8 +43,12 @@ class Changes:
         undecided: Sequence[int],
         sleepers: Sequence[int],
         weddings: Sequence[UUID],
+        entries: Sequence[Recipient],
     ) -> None:
-        """`undecided` switch all but critical off and on; the quiet hours of `sleepers` end with the minute."""
+        """`undecided` switch all but critical off and on; the quiet hours of `sleepers` end with the minute.
+
+        `entries` are told to the directory again, as they are.
+        """
         self._callers = callers
         self._truth = truth
         self._random = random
@@ -48,26 +56,36 @@ class Changes:
         self._undecided = undecided
         self._sleepers = sleepers
         self._weddings = weddings
+        self._entries = entries
         self.read: set[tuple[int, str]] = set()
         """Receipts that were confirmed: who has read what."""
+        self.minds: dict[int, Preferences] = {}
+        """What the undecided were answered last, by the version that it says."""
+        self.in_doubt: set[int] = set()
+        """Those of them who were not answered before the end."""
 
     async def run(self) -> None:
         """Change until cancelled."""
         await asyncio.gather(
             self._again(self._read, _RECEIPTS_EVERY_S),
+            self._again(self._mark_all_read, _RECEIPTS_EVERY_S),
             self._again(self._change_mind, _MINDS_EVERY_S),
             self._again(self._sleep, _NIGHTS_EVERY_S),
             self._again(self._change_team, _TEAMS_EVERY_S),
+            self._again(self._tell_again, _ENTRIES_EVERY_S),
         )
 
     async def _again(self, change: Callable[[], Awaitable[None]], every_s: float) -> None:
         while True:
-            try:
-                await self._callers.once(change.__name__.strip("_"), change)
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in RETRIED:
-                    raise
+            await change()
             await asyncio.sleep(every_s)
+
+    async def _ask(self, what: str, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """The answer to one call, however often it must be made."""
+        return await self._callers.until_answered(what, call)
+
+    def _request_id(self) -> str:
+        return str(UUID(int=self._random.getrandbits(128), version=4))
 
     async def _read(self) -> None:
         reader = self._random.choice(self._readers)
@@ -75,16 +93,38 @@ class Changes:
         if not seen:
             return
         request = RecordReceiptsRequest(
-            broadcast_ids=[self._random.choice(seen)], action=ReceiptAction.RECEIPT_ACTION_READ
+            request_id=self._request_id(),
+            broadcast_ids=[self._random.choice(seen)],
+            action=ReceiptAction.RECEIPT_ACTION_READ,
         )
-        answer = await self._callers.inbox.RecordReceipts(
-            request, metadata=self._person(reader.number), timeout=CALL_S
+        metadata = self._person(reader.number)
+        answer = await self._ask(
+            "RecordReceipts",
+            lambda: self._callers.inbox.RecordReceipts(request, metadata=metadata, timeout=CALL_S),
         )
         self.read.update((reader.number, receipt.broadcast_id) for receipt in answer.receipts)
 
+    async def _mark_all_read(self) -> None:
+        """Nobody whose receipts are looked for at the end."""
+        request = MarkAllReadRequest(request_id=self._request_id())
+        metadata = self._person(self._random.choice(self._undecided))
+        await self._ask(
+            "MarkAllRead",
+            lambda: self._callers.inbox.MarkAllRead(request, metadata=metadata, timeout=CALL_S),
+        )
+
     async def _change_mind(self) -> None:
-        wants = Preferences(critical_only=self._random.random() < 0.5)
-        await self._update(self._random.choice(self._undecided), wants, "critical_only")
+        """Two devices at once, one way and the other: were one of the two edits made twice, somebody would see it."""
+        number = self._random.choice(self._undecided)
+        self.in_doubt.add(number)
+        answers = await asyncio.gather(
+            *(
+                self._update(number, Preferences(critical_only=is_on), "critical_only")
+                for is_on in (True, False)
+            )
+        )
+        self.in_doubt.discard(number)
+        self.minds[number] = max(answers, key=version_of)
 
     async def _sleep(self) -> None:
         """Everyone of them sleeps from the minute before until the next minute that is not quite here yet."""
@@ -101,20 +141,46 @@ class Changes:
         team = sorted(self._truth.weddings[wedding_id])
         members = self._random.sample(team, self._random.randint(1, len(team)))
         request = SetWeddingTeamRequest(
-            wedding_id=str(wedding_id), user_ids=[str(self._truth.user_ids[number]) for number in members]
+            request_id=self._request_id(),
+            wedding_id=str(wedding_id),
+            user_ids=[str(self._truth.user_ids[number]) for number in members],
         )
-        await self._callers.directory.SetWeddingTeam(
-            request, metadata=self._callers.service("directory.write"), timeout=CALL_S
+        await self._ask(
+            "SetWeddingTeam",
+            lambda: self._callers.directory.SetWeddingTeam(
+                request, metadata=self._callers.service("directory.write"), timeout=CALL_S
+            ),
         )
 
-    async def _update(self, number: int, preferences: Preferences, field: str) -> None:
-        request = UpdatePreferencesRequest(preferences=preferences, update_mask=FieldMask(paths=[field]))
-        await self._callers.preferences.UpdatePreferences(
-            request, metadata=self._person(number), timeout=CALL_S
+    async def _tell_again(self) -> None:
+        entry = self._random.choice(self._entries)
+        request = UpsertRecipientsRequest(request_id=self._request_id(), recipients=[entry])
+        await self._ask(
+            "UpsertRecipients",
+            lambda: self._callers.directory.UpsertRecipients(
+                request, metadata=self._callers.service("directory.write"), timeout=CALL_S
+            ),
         )
+
+    async def _update(self, number: int, preferences: Preferences, field: str) -> Preferences:
+        request = UpdatePreferencesRequest(
+            request_id=self._request_id(), preferences=preferences, update_mask=FieldMask(paths=[field])
+        )
+        answer = await self._ask(
+            "UpdatePreferences",
+            lambda: self._callers.preferences.UpdatePreferences(
+                request, metadata=self._person(number), timeout=CALL_S
+            ),
+        )
+        return answer.preferences
 
     def _person(self, number: int) -> tuple[tuple[str, str], ...]:
         return self._callers.person(self._truth.user_ids[number])
+
+
+def version_of(preferences: Preferences) -> int:
+    """Which edit these preferences are of; 0 while nobody has edited them."""
+    return int(preferences.etag) if preferences.edited else 0
 
 
 def _clock(moment: datetime) -> TimeOfDay:

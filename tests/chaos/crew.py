@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Final
 
+from wedsync.broadcast.v1.directory_pb2 import Recipient, UserType
+
 from stack.load import SEED
-from stack.world import World
+from stack.world import Person, World
 from tests.chaos.callers import Callers
 from tests.chaos.cast import Cast, choose_cast
 from tests.chaos.changes import Changes
@@ -83,6 +85,7 @@ def _hire(site: Site, terms: Terms) -> Crew:
         undecided=cast.undecided,
         sleepers=cast.sleepers,
         weddings=cast.changing,
+        entries=[_entry(each) for each in world.people() if each.number in cast.undecided],
     )
     return Crew(
         cast=cast,
@@ -104,4 +107,18 @@ def _hire(site: Site, terms: Terms) -> Crew:
         changes=changes,
         echo=echo,
         faults=Faults(site, echo, dice("faults")),
+    )
+
+
+def _entry(person: Person) -> Recipient:
+    """Somebody as the directory knows them."""
+    return Recipient(
+        user_id=str(person.user_id),
+        display_name=person.display_name,
+        role=person.role,
+        user_type=UserType.Value(f"USER_TYPE_{person.user_type.upper()}"),
+        tier=person.tier,
+        email=person.email or "",
+        phone=person.phone or "",
+        time_zone=person.time_zone,
     )

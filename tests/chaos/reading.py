@@ -14,6 +14,7 @@ import grpc
 from pyroaring import BitMap
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, DeliveryState
 from wedsync.broadcast.v1.inbox_pb2 import GetInboxItemRequest, ListInboxItemsRequest
+from wedsync.broadcast.v1.preferences_pb2 import GetPreferencesRequest, Preferences
 from wedsync.broadcast.v1.sender_pb2 import GetBroadcastRequest
 
 from shared.audience import Audience
@@ -157,6 +158,11 @@ class Lists:
         marks = await asyncio.gather(*(self._is_read(*receipt) for receipt in left))
         return [receipt for receipt, is_read in zip(left, marks, strict=True) if not is_read]
 
+    async def minds(self, numbers: Iterable[int]) -> dict[int, Preferences]:
+        """What these people are told that they want."""
+        found = await asyncio.gather(*map(self._mind, asked := sorted(numbers)))
+        return dict(zip(asked, found, strict=True))
+
     async def ledgers(self, broadcast_ids: Sequence[str]) -> Mapping[str, Ledger]:
         """What the suite says of each broadcast, once no alert whose hold has ended just now is on its way."""
         ledgers = await self._ledgers(broadcast_ids)
@@ -191,6 +197,17 @@ class Lists:
                 token = page.next_page_token
                 if not token:
                     return found
+
+    async def _mind(self, number: int) -> Preferences:
+        metadata = self._callers.person(self._truth.user_ids[number])
+        async with self._places:
+            answer = await self._callers.until_answered(
+                "GetPreferences",
+                lambda: self._callers.preferences.GetPreferences(
+                    GetPreferencesRequest(), metadata=metadata, timeout=CALL_S
+                ),
+            )
+        return answer.preferences
 
     async def _is_read(self, number: int, broadcast_id: str) -> bool:
         metadata = self._callers.person(self._truth.user_ids[number])

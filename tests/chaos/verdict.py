@@ -195,6 +195,10 @@ async def _other_findings(crew: Crew, course: Course, outcome: Outcome, looking:
     flaws = await looking.at("the audit log", record.audit_flaws(), 0)
     letters = await looking.at("dead letters", record.dead_letters(), [])
     unread = await looking.at("receipts", crew.lists.unread(crew.changes.read, gone), [])
+    told = {
+        number: each for number, each in crew.changes.minds.items() if number not in crew.changes.in_doubt
+    }
+    minds = await looking.at("what people want", crew.lists.minds(told), {})
     return [
         *course.unfinished,
         *crew.screens.broken_off,
@@ -204,4 +208,9 @@ async def _other_findings(crew: Crew, course: Course, outcome: Outcome, looking:
         *([f"the audit log is wrong in {flaws} places"] if flaws else []),
         *(f"dead letters: {each}" for each in letters),
         *(f"a confirmed receipt is gone: {number} has not read {each}" for number, each in unread),
+        *(
+            f"an edit was made that nobody was answered: {number} was told {told[number]} and has {found}"
+            for number, found in minds.items()
+            if found != told[number]
+        ),
     ]
