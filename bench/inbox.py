@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import uuid4
 
 import grpc
 from rich.console import Console
@@ -31,12 +32,14 @@ LIMIT_MS: Final = 50.0
 
 # First pages are answered from memory where nothing has happened; these come from the database, always.
 SECOND_PAGE: Final = "ListInboxItems, second page"
+WITH_IDS: Final = "RecordReceipts with request ids"
 _FIRST_RATES: Final = {
     ECHO: 1_500.0,
     "GetUnreadCount": 500.0,
     "ListInboxItems": 200.0,
     SECOND_PAGE: 100.0,
     "RecordReceipts": 300.0,
+    WITH_IDS: 300.0,
 }
 _CAUTION: Final = 0.7
 _PROBE_S: Final = 2.0
@@ -84,16 +87,20 @@ async def prepare(inbox: Inbox, people: Sequence[Person]) -> dict[str, Load]:
     following = await _visit(inbox, tokens)
     page = ListInboxItemsRequest(page_size=PAGE).SerializeToString()
     pages = [ListInboxItemsRequest(page_size=PAGE, page_token=each).SerializeToString() for each in following]
-    receipts = [
-        (token, _receipt(person, place))
-        for place in range(min(len(person.unread) for person in people))
-        for token, person in zip(tokens, people, strict=True)
-    ]
+    receipts, with_ids = (
+        [
+            (token, _receipt(person, place, has_id=has_id))
+            for place in range(first, min(len(person.unread) for person in people), 2)
+            for token, person in zip(tokens, people, strict=True)
+        ]
+        for first, has_id in enumerate((False, True))
+    )
     return {
         "GetUnreadCount": _load(inbox, "GetUnreadCount", [(each, unread) for each in tokens]),
         "ListInboxItems": _load(inbox, "ListInboxItems", [(each, page) for each in tokens]),
         SECOND_PAGE: _load(inbox, "ListInboxItems", list(zip(tokens, pages, strict=True))),
         "RecordReceipts": _load(inbox, "RecordReceipts", receipts),
+        WITH_IDS: _load(inbox, "RecordReceipts", with_ids),
     }
 
 
@@ -101,9 +108,11 @@ def _load(inbox: Inbox, method: str, calls: Sequence[tuple[str, bytes]]) -> Load
     return Load(inbox.target, f"/wedsync.broadcast.v1.InboxService/{method}", calls)
 
 
-def _receipt(person: Person, place: int) -> bytes:
+def _receipt(person: Person, place: int, *, has_id: bool) -> bytes:
     return RecordReceiptsRequest(
-        broadcast_ids=[str(person.unread[place])], action=ReceiptAction.RECEIPT_ACTION_READ
+        request_id=str(uuid4()) if has_id else "",
+        broadcast_ids=[str(person.unread[place])],
+        action=ReceiptAction.RECEIPT_ACTION_READ,
     ).SerializeToString()
 
 
@@ -151,6 +160,7 @@ def _result(found: Mapping[str, Sequence[Probe]], full: bool) -> Result:
                 f"ListInboxItems of {PAGE} beside the echo", shares["ListInboxItems"], 12, "%", is_least=True
             ),
             Bound("RecordReceipts", rates["RecordReceipts"], 400, "calls/s", is_least=True),
+            Bound(WITH_IDS, rates[WITH_IDS], 400, "calls/s", is_least=True),
         ],
         settings={
             "recipients": RECIPIENTS,
