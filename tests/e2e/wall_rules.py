@@ -26,6 +26,7 @@ from tests.e2e.wall_table import (
     not_known_yet,
     nothing,
     of_the_known,
+    on_record,
     oneself,
     own_item,
     own_preferences,
@@ -207,7 +208,7 @@ RULES: Final[dict[str, Rule]] = {
         ("GetAnalytics", "ListReceipts", "ListDeliveries"), Rule(reading, not_known_yet, _of_broadcast)
     ),
     **dict.fromkeys(("ApproveBroadcast", "RejectBroadcast"), Rule(reading, decided, _of_broadcast)),
-    **dict.fromkeys(("ListAuditEvents", "VerifyAuditLog"), Rule(everything, answered, _page)),
+    **dict.fromkeys(("ListAuditEvents", "VerifyAuditLog"), Rule(on_record, answered, _page)),
     "RecordAuditEvents": Rule(nothing, answered, _audit_event, probes=_nothing_else),
     "CleanUp": Rule(nothing, answered, _of_nothing),
     "GetDispatchOrder": Rule(everything, looked_up, _purpose, _texts_asked_for),
