@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 from uuid import UUID
@@ -194,7 +194,10 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Engagement:
-    """How many people did what with a broadcast; since `cleaned_at`, if that is set, the counts say nothing."""
+    """How many people did what with a broadcast; since `cleaned_at`, if that is set, the counts say nothing.
+
+    `time_to_read` is what all its readers took together, if that was counted.
+    """
 
     delivered: int
     read: int
@@ -202,6 +205,7 @@ class Engagement:
     dismissed: int
     clicked: int
     cleaned_at: datetime | None = None
+    time_to_read: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Translates between the contract's messages and the inbox's own values."""
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.date_pb2 import Date
 from wedsync.broadcast.v1 import common_pb2, events_pb2, inbox_pb2, sender_pb2
@@ -198,8 +199,21 @@ def receipt_message(receipt: Receipt) -> inbox_pb2.Receipt:
     )
 
 
-def engagement_message(engagement: Engagement) -> common_pb2.Engagement:
-    """How many people did what."""
+def engagement_response(counted: Sequence[Engagement]) -> inbox_pb2.GetEngagementResponse:
+    """How many people did what with some broadcasts, and how long they took to read, where that was counted."""
+    return inbox_pb2.GetEngagementResponse(
+        engagements=map(_engagement_message, counted),
+        times_to_read=[_duration(each.time_to_read) for each in counted if each.time_to_read is not None],
+    )
+
+
+def _duration(span: timedelta) -> Duration:
+    message = Duration()
+    message.FromTimedelta(span)
+    return message
+
+
+def _engagement_message(engagement: Engagement) -> common_pb2.Engagement:
     return common_pb2.Engagement(
         delivered=engagement.delivered,
         read=engagement.read,

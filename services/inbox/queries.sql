@@ -173,6 +173,14 @@ SELECT
 FROM count_engagement($1) AS engagement
 ORDER BY engagement.place;
 
+-- name: count_engagement_until
+-- What people had done with broadcasts by a moment that is past, and since when that cannot be said any more.
+SELECT
+    engagement.delivered, engagement.read, engagement.acknowledged, engagement.dismissed, engagement.clicked,
+    engagement.time_to_read_us, engagement.cleaned_at
+FROM count_engagement_until($1, $2) AS engagement
+ORDER BY engagement.place;
+
 -- name: find_readers
 -- Whose hold may end without an alert.
 SELECT reader.number

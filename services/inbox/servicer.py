@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Final
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from services.inbox.inboxes import Inboxes
 from services.inbox.memory import Memory
 from services.inbox.messages import (
     action_of,
-    engagement_message,
+    engagement_response,
     filter_of,
     ids_of,
     item_message,
@@ -164,8 +165,13 @@ class InboxServicer(InboxServiceServicer):
     async def GetEngagement(
         self, request: inbox_pb2.GetEngagementRequest, context: object
     ) -> inbox_pb2.GetEngagementResponse:
-        counted = await self._rooms.store.count_engagement([UUID(each) for each in request.broadcast_ids])
-        return inbox_pb2.GetEngagementResponse(engagements=map(engagement_message, counted))
+        broadcast_ids = [UUID(each) for each in request.broadcast_ids]
+        if request.HasField("until"):
+            until = request.until.ToDatetime(UTC)
+            counted = await self._rooms.store.count_engagement_until(broadcast_ids, until)
+        else:
+            counted = await self._rooms.store.count_engagement(broadcast_ids)
+        return engagement_response(counted)
 
     @override
     async def ListReaders(

@@ -1,8 +1,8 @@
 """Owns what the inbox does for everybody: merges, receipts, teams and tombstones, as the login of its workers."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from typing import Any
@@ -246,15 +246,15 @@ class WorkStore:
     async def count_engagement(self, broadcast_ids: Sequence[UUID]) -> list[Engagement]:
         """How many people did what, in the order of the ids; zeros for an unknown one."""
         rows = await self._database.fetch(QUERIES["count_engagement"], broadcast_ids)
+        return [_engagement(row) for row in rows]
+
+    async def count_engagement_until(
+        self, broadcast_ids: Sequence[UUID], until: datetime
+    ) -> list[Engagement]:
+        """The same as it was just before a moment, with how long readers took."""
+        rows = await self._database.fetch(QUERIES["count_engagement_until"], broadcast_ids, until)
         return [
-            Engagement(
-                row["delivered"],
-                row["read"],
-                row["acknowledged"],
-                row["dismissed"],
-                row["clicked"],
-                row["cleaned_at"],
-            )
+            replace(_engagement(row), time_to_read=timedelta(microseconds=row["time_to_read_us"]))
             for row in rows
         ]
 
@@ -272,6 +272,17 @@ class WorkStore:
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     """Rows as arrays, one a column."""
     return [[row[column] for row in rows] for column in range(width)]
+
+
+def _engagement(row: Row) -> Engagement:
+    return Engagement(
+        delivered=row["delivered"],
+        read=row["read"],
+        acknowledged=row["acknowledged"],
+        dismissed=row["dismissed"],
+        clicked=row["clicked"],
+        cleaned_at=row["cleaned_at"],
+    )
 
 
 def _blocks(audience: Audience) -> list[int]:

@@ -15,7 +15,7 @@ from shared.queries import load
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
 from tests.integration.shared import query_plans
-from tests.integration.shared.query_plans import Plan, forget_statistics, nodes, scans
+from tests.integration.shared.query_plans import Plan, forget_statistics, indexes, nodes, scans
 from tests.integration.shared.schemas import SQL
 
 _BROADCASTS = 300
@@ -263,6 +263,23 @@ async def test_all_read_and_readers_go_by_index(stores: Stores, crowd: int, anal
         await plans(stores, "inbox_worker", QUERIES["find_readers"], broadcast_id, [crowd >> 12])
     )
     assert_only_by_index(await plans(stores, "inbox_worker", QUERIES["count_engagement"], [broadcast_id]))
+
+
+async def test_a_day_is_counted_from_what_belongs_to_its_broadcasts(
+    stores: Stores, crowd: int, analyzed: str
+) -> None:
+    """Their arrivals, receipts and members by broadcast; what people have marked a block or a person at a time."""
+    broadcast_id = await stores.admin.fetchval(
+        "SELECT broadcast_id FROM direct WHERE recipient_number = $1 LIMIT 1", crowd
+    )
+    until = await stores.admin.fetchval("SELECT now()")
+    found = await plans(
+        stores, "inbox_worker", QUERIES["count_engagement_until"], [broadcast_id, uuid4()], until
+    )
+    assert_only_by_index(found)
+    for table in ("receipts", "blocks", "direct"):
+        assert indexes(found, table) == {f"{table}_by_broadcast"}
+    assert all("recipient_number" in node["Index Cond"] for node in scans(found, "watermarks"))
 
 
 async def test_a_team_and_a_retraction_go_by_index(stores: Stores, crowd: int, analyzed: str) -> None:

@@ -122,6 +122,17 @@ def indexes(found: list[Plan], table: str) -> set[str]:
     return {name for name in names if name.startswith(f"{table}_")}
 
 
+def walked(found: list[Plan]) -> dict[str, int]:
+    """The indexes that were read, each with how many rows were looked at; those where nothing was are left out."""
+    looked: dict[str, int] = {}
+    for node in (node for plan in found for node in nodes(plan)):
+        assert node["Node Type"] != "Seq Scan"
+        if "Index Name" in node:
+            rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            looked[node["Index Name"]] = looked.get(node["Index Name"], 0) + round(rows)
+    return {index: rows for index, rows in looked.items() if rows}
+
+
 def rows_read(found: list[Plan], *tables: str) -> int:
     """How many rows of these were looked at, with those that were left out afterwards."""
     return sum(

@@ -5,6 +5,7 @@ The service that keeps every inbox and every live stream."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -933,18 +934,27 @@ class GetEngagementRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BROADCAST_IDS_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """broadcast_ids are 1-100 UUIDs."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """until leaves out what people did at this time and later, so that a day which is over is counted the same whenever
+        that is done; dismissed then counts those who have it dismissed still, and cleaned_time is there for critical ones
+        too, because with items goes when they had arrived. Absent: now.
+        """
 
     def __init__(
         self,
         *,
         broadcast_ids: _abc.Iterable[_builtins.str] | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_ids", b"broadcast_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_ids", b"broadcast_ids", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -957,18 +967,26 @@ class GetEngagementResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENGAGEMENTS_FIELD_NUMBER: _builtins.int
+    TIMES_TO_READ_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def engagements(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Engagement]:
         """engagements are in the order of the request."""
+
+    @_builtins.property
+    def times_to_read(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """times_to_read are in the order of the request, when until is given: what all who had read it by then have taken for
+        that together, each from its arrival to the first read.
+        """
 
     def __init__(
         self,
         *,
         engagements: _abc.Iterable[_common_pb2.Engagement] | None = ...,
+        times_to_read: _abc.Iterable[_duration_pb2.Duration] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagements", b"engagements"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagements", b"engagements", "times_to_read", b"times_to_read"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -202,7 +202,8 @@ class InboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetEngagement(self, request, context):
-        """GetEngagement is internal: counts of people by receipt for up to 100 broadcasts. Unknown ones count 0.
+        """GetEngagement is internal: counts of people by receipt for up to 100 broadcasts, now or as they were at a moment that
+        is past. Unknown ones count 0.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

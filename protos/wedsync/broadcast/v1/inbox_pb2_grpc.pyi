@@ -50,7 +50,9 @@ class InboxServiceStub:
     ListReceipts: _aio.UnaryUnaryMultiCallable[_inbox_pb2.ListReceiptsRequest, _inbox_pb2.ListReceiptsResponse]
     """ListReceipts says by person who has read and acknowledged a broadcast. Not served yet."""
     GetEngagement: _aio.UnaryUnaryMultiCallable[_inbox_pb2.GetEngagementRequest, _inbox_pb2.GetEngagementResponse]
-    """GetEngagement is internal: counts of people by receipt for up to 100 broadcasts. Unknown ones count 0."""
+    """GetEngagement is internal: counts of people by receipt for up to 100 broadcasts, now or as they were at a moment that
+    is past. Unknown ones count 0.
+    """
     ListReaders: _aio.UnaryUnaryMultiCallable[_inbox_pb2.ListReadersRequest, _inbox_pb2.ListReadersResponse]
     """ListReaders is internal: which of these members have read a broadcast."""
     RetractBroadcast: _aio.UnaryUnaryMultiCallable[_inbox_pb2.RetractBroadcastRequest, _inbox_pb2.RetractBroadcastResponse]
@@ -160,7 +162,9 @@ class InboxServiceServicer:
         request: _inbox_pb2.GetEngagementRequest,
         context: _aio.ServicerContext[_inbox_pb2.GetEngagementRequest, _abc.Awaitable[_inbox_pb2.GetEngagementResponse]],
     ) -> _abc.Awaitable[_inbox_pb2.GetEngagementResponse]:
-        """GetEngagement is internal: counts of people by receipt for up to 100 broadcasts. Unknown ones count 0."""
+        """GetEngagement is internal: counts of people by receipt for up to 100 broadcasts, now or as they were at a moment that
+        is past. Unknown ones count 0.
+        """
 
     def ListReaders(
         self,
