@@ -1,18 +1,21 @@
 """Reads what a person typed: priorities, times, channels, on and off, checkpoints."""
 
 import re
-from datetime import UTC, datetime, time
-from typing import Final
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, time
+from typing import Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.date_pb2 import Date
 from google.type.interval_pb2 import Interval
 from google.type.timeofday_pb2 import TimeOfDay
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, Priority
-from wedsync.broadcast.v1.sender_pb2 import AuditAction, AuditCheckpoint
+from wedsync.broadcast.v1.sender_pb2 import AnalyticsGroup, AuditAction, AuditCheckpoint
 
 from cli.exits import ExitCode, Failure
 
 _CHECKPOINT: Final = re.compile("([1-9][0-9]{0,17}):([0-9a-fA-F]{64})")
+_Value = TypeVar("_Value", bound=int)
 
 
 def parse_priority(name: str) -> "Priority.ValueType":
@@ -27,13 +30,19 @@ def parse_priority(name: str) -> "Priority.ValueType":
 
 def parse_state(name: str) -> "BroadcastState.ValueType":
     """A broadcast's state by its word."""
-    words = {
-        word.removeprefix("BROADCAST_STATE_").lower(): state
-        for word, state in BroadcastState.items()
-        if state
-    }
+    return _parse_word("--state", name, "BROADCAST_STATE_", BroadcastState.items())
+
+
+def parse_group(name: str) -> "AnalyticsGroup.ValueType":
+    """What rows of analytics are about, by its word."""
+    return _parse_word("--group", name, "ANALYTICS_GROUP_", AnalyticsGroup.items())
+
+
+def _parse_word(option: str, name: str, prefix: str, values: Iterable[tuple[str, _Value]]) -> _Value:
+    """The value of an enum whose last word was given; not the first, which stands for none."""
+    words = {full.removeprefix(prefix).lower(): value for full, value in values if value}
     if name.lower() not in words:
-        raise Failure(f"--state must be one of {', '.join(words)}.", ExitCode.USAGE)
+        raise Failure(f"{option} must be one of {', '.join(words)}.", ExitCode.USAGE)
     return words[name.lower()]
 
 
@@ -67,6 +76,17 @@ def parse_interval(since_option: str, since: str, until_option: str, until: str)
     return Interval(start_time=parse_time(since_option, since), end_time=parse_time(until_option, until))
 
 
+def parse_day(option: str, text: str) -> Date | None:
+    """A day; None for the empty text."""
+    if not text:
+        return None
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as error:
+        raise Failure(f"{option} must be a day such as 2027-05-01.", ExitCode.USAGE) from error
+    return Date(year=day.year, month=day.month, day=day.day)
+
+
 def parse_time_of_day(option: str, text: str) -> TimeOfDay:
     """A wall-clock time such as 22:30."""
     try:
@@ -85,12 +105,7 @@ def parse_switch(option: str, text: str) -> bool:
 
 def parse_audit_action(name: str) -> "AuditAction.ValueType":
     """What an entry of the audit log is about, by its word."""
-    known = {
-        each.removeprefix("AUDIT_ACTION_").lower(): number for each, number in AuditAction.items() if number
-    }
-    if name not in known:
-        raise Failure(f"--action must be one of {', '.join(known)}.", ExitCode.USAGE)
-    return known[name]
+    return _parse_word("--action", name, "AUDIT_ACTION_", AuditAction.items())
 
 
 def parse_checkpoint(option: str, text: str) -> AuditCheckpoint:

@@ -1,12 +1,23 @@
-"""Lists broadcasts, newest first."""
+"""Lists broadcasts, newest first, and shows by the day how many people they have come to."""
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Final
 
 import typer
-from wedsync.broadcast.v1.sender_pb2 import Broadcast, ListBroadcastsRequest, ListBroadcastsResponse
+from google.type.date_pb2 import Date
+from rich.text import Text
+from wedsync.broadcast.v1.sender_pb2 import (
+    AnalyticsGroup,
+    AnalyticsRow,
+    Broadcast,
+    GetAnalyticsRequest,
+    GetAnalyticsResponse,
+    ListBroadcastsRequest,
+    ListBroadcastsResponse,
+)
 
 from cli import output
-from cli.arguments import parse_interval, parse_priority, parse_state
+from cli.arguments import parse_day, parse_group, parse_interval, parse_priority, parse_state
 from cli.connection import CALL_TIMEOUT_S, Connection, run
 from cli.identities import resolve_author, resolve_id
 from cli.settings import Settings
@@ -19,9 +30,17 @@ Wedding = Annotated[str, typer.Option("--wedding", help="Only about this wedding
 PageToken = Annotated[str, typer.Option("--page-token", help="next_page_token of the page before.")]
 
 
+_HEADINGS: Final = {
+    AnalyticsGroup.ANALYTICS_GROUP_BROADCAST: "id",
+    AnalyticsGroup.ANALYTICS_GROUP_TYPE: "type",
+    AnalyticsGroup.ANALYTICS_GROUP_PRIORITY: "priority",
+}
+
+
 def register(app: typer.Typer) -> None:
     """Adds the commands to the root."""
     app.command("list")(list_broadcasts)
+    app.command()(analytics)
 
 
 def list_broadcasts(
@@ -80,3 +99,76 @@ def _print_broadcasts(broadcasts: list[Broadcast]) -> None:
             for each in broadcasts
         ),
     )
+
+
+def analytics(
+    context: typer.Context,
+    group: Annotated[str, typer.Option(help="What rows are about: broadcast, type or priority.")] = "type",
+    first: Annotated[str, typer.Option(help="The first day, such as 2027-05-01; 30 days when absent.")] = "",
+    last: Annotated[str, typer.Option(help="The last day; today when absent.")] = "",
+    broadcast: Annotated[list[str] | None, typer.Option(help="Only this broadcast's id. Repeatable.")] = None,
+    broadcast_type: Type = "",
+    priority: Priorities = None,
+    by: Author = "",
+    wedding: Wedding = "",
+    page_size: Annotated[int, typer.Option(help="1-1000 rows a page.")] = 100,
+    page_token: PageToken = "",
+) -> None:
+    """Show how many people had been reached by the end of each day (UTC), and what they had done."""
+    settings: Settings = context.obj
+    request = GetAnalyticsRequest(
+        group=parse_group(group),
+        first_day=parse_day("--first", first),
+        last_day=parse_day("--last", last),
+        broadcast_ids=broadcast or (),
+        type=broadcast_type,
+        priorities=[parse_priority(name) for name in priority or ()],
+        created_by=resolve_author(by),
+        wedding_id=resolve_id(wedding) if wedding else "",
+        page_size=page_size,
+        page_token=page_token,
+    )
+
+    async def call(connection: Connection) -> GetAnalyticsResponse:
+        return await connection.sender.GetAnalytics(
+            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+        return
+    _print_analytics(request.group, answer.rows)
+    output.console.print(f"Days after {_day(answer.counted_through)} are still being counted.", style="dim")
+    output.more(answer.next_page_token)
+
+
+def _print_analytics(group: "AnalyticsGroup.ValueType", rows: Iterable[AnalyticsRow]) -> None:
+    output.table(
+        ("day", _HEADINGS[group], "targeted", "delivered", "read", "acknowledged", "clicked", "until read"),
+        (
+            (
+                _day(row.day),
+                _subject(row),
+                f"{row.targeted:,}",
+                _with_share(row.delivered, row.delivery_rate if row.HasField("delivery_rate") else None),
+                _with_share(row.read, row.engagement_rate if row.HasField("engagement_rate") else None),
+                f"{row.acknowledged:,}",
+                f"{row.clicked:,}",
+                output.span(row.average_time_to_read) if row.HasField("average_time_to_read") else "",
+            )
+            for row in rows
+        ),
+    )
+
+
+def _subject(row: AnalyticsRow) -> str | Text:
+    return row.broadcast_id or row.type or output.priority(row.priority)
+
+
+def _with_share(people: int, rate: float | None) -> str:
+    return f"{people:,}" if rate is None else f"{people:,} ({rate:.0%})"
+
+
+def _day(day: Date) -> str:
+    return f"{day.year:04}-{day.month:02}-{day.day:02}"

@@ -44,6 +44,7 @@ class Settings:
     retention: RetentionTerms
     approval_threshold: int
     audit_checkpoint_s: float
+    tally_s: float
     log_format: str | None
 
     @classmethod
@@ -78,6 +79,8 @@ class Settings:
             approval_threshold=env.integer("SENDER_APPROVAL_THRESHOLD", 50_000, least=0, most=1_000_000_000),
             # What is cut off the end of the audit log sooner after it was added is not found out from here.
             audit_checkpoint_s=env.seconds("SENDER_AUDIT_CHECKPOINT_S", 5.0, least=0.05, most=3600),
+            # How long a broadcast is left alone at least before it is counted again for analytics.
+            tally_s=env.seconds("SENDER_TALLY_S", 5.0, least=0.1, most=3600),
             log_format=read_format(env),
         )
 

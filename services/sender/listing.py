@@ -1,7 +1,5 @@
 """Lists broadcasts: those that are the caller's to see at this moment, newest first, a page at a time."""
 
-from dataclasses import replace
-
 from wedsync.broadcast.v1 import sender_pb2
 
 from services.sender.directory import Directory
@@ -31,7 +29,8 @@ class Listing:
         after = read_page_token(request.page_token, caller.author, wanted) if request.page_token else None
         size = request.page_size or PAGE_SIZE
         # One more than is shown says whether there is another page.
-        found = await self._store.list_visible(_asking(caller, wanted), wanted, after, size + 1)
+        asking = caller.asking_about(wanted.wedding_id)
+        found = await self._store.list_visible(asking, wanted, after, size + 1)
         shown = found[:size]
         following = _token(shown[-1], caller, wanted) if len(found) > size else ""
         return sender_pb2.ListBroadcastsResponse(
@@ -42,12 +41,6 @@ class Listing:
         """Who calls; a coordinator with every wedding on whose team they are, as the directory has it now."""
         caller = await self._directory.caller()
         return await self._directory.caller_on_teams() if caller.is_coordinator else caller
-
-
-def _asking(caller: Caller, wanted: Filter) -> Caller:
-    """Who asks about a wedding of others is shown what they sent themselves, and not that something is about it too."""
-    is_own = wanted.wedding_id is None or wanted.wedding_id in caller.team_weddings
-    return caller if is_own else replace(caller, weddings=())
 
 
 def _token(last: Broadcast, caller: Caller, wanted: Filter) -> str:

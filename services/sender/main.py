@@ -10,6 +10,7 @@ from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
 
+from services.sender.analytics_store import AnalyticsStore, TallyStore
 from services.sender.approval import Approval
 from services.sender.audit_keeper import CheckpointKeeper, record_refusals
 from services.sender.audit_store import AuditChain, AuditPages
@@ -25,10 +26,12 @@ from services.sender.outside import Outside
 from services.sender.progress import Changes, Progress
 from services.sender.quotas import Quotas
 from services.sender.refusals import Refusals
+from services.sender.reporting import Reporting
 from services.sender.retention import CleaningUp, own_cleaner
 from services.sender.sending import Sending
 from services.sender.servicer import RIGHTS, SenderServicer, UseCases
 from services.sender.store import SCHEMA, CallStore, DispatchStore
+from services.sender.tallying import Tallying
 from shared import failpoints, logging
 from shared.auth import TokenVerifier
 from shared.clock import SystemClock
@@ -78,6 +81,7 @@ async def start(settings: Settings) -> RunningSender:
     chain = AuditChain(outside.worked)
     walls = RefusalKeeper(WallRefusals(clock), record_refusals(chain))
     cleaner = own_cleaner(outside.worked, settings.worker_database_url, inboxes, settings.retention, clock)
+    listing = Listing(store, directory)
     use_cases = UseCases(
         Sending(store, replays, directory, backlog, quotas, clock, relay.wake, settings.approval_threshold),
         quotas,
@@ -85,7 +89,8 @@ async def start(settings: Settings) -> RunningSender:
         Cancelling(store, replays, directory, progress, stopping),
         progress,
         Orders(work, directory, changes, clock),
-        Listing(store, directory),
+        listing,
+        Reporting(AnalyticsStore(outside.called), listing, clock),
         CleaningUp(cleaner, inboxes, dispatches, DirectoryServiceStub(outside.preferences), replays),
         Auditing(AuditPages(outside.called), chain, directory, clock),
     )
@@ -123,6 +128,7 @@ async def start(settings: Settings) -> RunningSender:
         cleaner,
         walls,
         checkpoints,
+        Tallying(TallyStore(outside.worked), dispatches, inboxes, clock, settings.tally_s),
     )
     background = (
         asyncio.create_task(reports.run(), name=type(reports).__name__),

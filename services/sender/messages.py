@@ -66,12 +66,17 @@ def filter_of(request: sender_pb2.ListBroadcastsRequest) -> Filter:
     return Filter(
         states=tuple(sorted({_STATES_TOLD[each] for each in request.states})),
         type=request.type,
-        priorities=tuple(sorted({_PRIORITIES_TOLD[each] for each in request.priorities})),
+        priorities=priorities_of(request.priorities),
         created_by=author_name(request.created_by),
         wedding_id=request.wedding_id.lower() or None,
         created=period_of(request.create_time),
         due=period_of(request.scheduled_for),
     )
+
+
+def priorities_of(numbers: "Iterable[common_pb2.Priority.ValueType]") -> tuple[Priority, ...]:
+    """The priorities that a valid request names, the most urgent first, each once."""
+    return tuple(sorted({_PRIORITIES_TOLD[each] for each in numbers}))
 
 
 def author_name(text: str) -> str:
@@ -104,15 +109,16 @@ def targeting_of(message: common_pb2.Targeting) -> Targeting:
     """Who is meant, each value once."""
     return Targeting(
         everyone=message.everyone,
-        user_ids=_each_id_once(message.user_ids),
+        user_ids=ids_of(message.user_ids),
         roles=tuple(dict.fromkeys(message.roles)),
         tiers=tuple(dict.fromkeys(message.tiers)),
-        segment_ids=_each_id_once(message.segment_ids),
-        wedding_ids=_each_id_once(message.wedding_ids),
+        segment_ids=ids_of(message.segment_ids),
+        wedding_ids=ids_of(message.wedding_ids),
     )
 
 
-def _each_id_once(ids: Iterable[str]) -> tuple[str, ...]:
+def ids_of(ids: Iterable[str]) -> tuple[str, ...]:
+    """Ids in lower case, each once."""
     return tuple(dict.fromkeys(each.lower() for each in ids))
 
 
@@ -257,6 +263,11 @@ def date_of(message: Date) -> date | None:
     return date(message.year, message.month, message.day) if message.year else None
 
 
+def date_message(day: date) -> Date:
+    """A day."""
+    return Date(year=day.year, month=day.month, day=day.day)
+
+
 def _timestamp(moment: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(moment)
@@ -274,5 +285,5 @@ def _wedding_message(wedding: Wedding | None) -> common_pb2.Wedding | None:
     return common_pb2.Wedding(
         wedding_id=wedding.wedding_id,
         couple_name=wedding.couple_name,
-        wedding_date=None if day is None else Date(year=day.year, month=day.month, day=day.day),
+        wedding_date=None if day is None else date_message(day),
     )

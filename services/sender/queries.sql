@@ -65,19 +65,27 @@ SELECT wedding_id FROM walls WHERE broadcast_id = $1 ORDER BY wedding_id;
 
 -- name: begin_dispatch
 -- The move to dispatching, once, with what the directory says of its wedding now; nothing when it is not pending any more or is
--- being cancelled. A crash of Postgres may forget it, so it need not wait for the disk: then the outbox row, whose lease ends
--- without a report, brings it here again, or what is reported of it does.
+-- being cancelled. From here on it is counted. A crash of Postgres may forget it, so it need not wait for the disk: then the
+-- outbox row, whose lease ends without a report, brings it here again, or what is reported of it does.
 WITH hasty AS MATERIALIZED (
     SELECT set_config('synchronous_commit', 'off', true) AS setting
+), begun AS (
+    UPDATE broadcasts
+    SET
+        state = 'dispatching',
+        couple_name = coalesce($3, couple_name),
+        wedding_date = CASE WHEN $3 IS NULL THEN wedding_date ELSE $4 END
+    FROM hasty
+    WHERE broadcast_id = $1 AND state = ANY ($2::text[]::broadcast_state[]) AND cancel_requested_at IS NULL
+    RETURNING broadcast_id, state
+), counted AS (
+    INSERT INTO tallies (broadcast_id)
+    SELECT broadcast_id
+    FROM begun
+    ON CONFLICT DO NOTHING
 )
-UPDATE broadcasts
-SET
-    state = 'dispatching',
-    couple_name = coalesce($3, couple_name),
-    wedding_date = CASE WHEN $3 IS NULL THEN wedding_date ELSE $4 END
-FROM hasty
-WHERE broadcast_id = $1 AND state = ANY ($2::text[]::broadcast_state[]) AND cancel_requested_at IS NULL
-RETURNING state::text AS state;
+SELECT state::text AS state
+FROM begun;
 
 -- name: conclude_broadcast
 -- The end of dispatching and of its outbox row, which must come together.
@@ -88,8 +96,19 @@ SELECT present::text AS present, has_moved FROM conclude_broadcast($1, $2::text[
 SELECT request_cancel($1, $2, $3, $4::text[]::broadcast_state[], $5, $6) AS is_noted;
 
 -- name: finish_cancel
--- Claimed only when everybody who had to stop has confirmed it.
-SELECT finish_cancel($1, $2::text[]::broadcast_state[], $3, $4, $5) AS is_cancelled;
+-- Claimed only when everybody who had to stop has confirmed it. A crash may have forgotten that it was dispatched, so it is
+-- counted from here on at the latest.
+WITH ended AS MATERIALIZED (
+    SELECT finish_cancel($1, $2::text[]::broadcast_state[], $3, $4, $5) AS is_cancelled
+), counted AS (
+    INSERT INTO tallies (broadcast_id)
+    SELECT $1
+    FROM ended
+    WHERE is_cancelled
+    ON CONFLICT DO NOTHING
+)
+SELECT is_cancelled
+FROM ended;
 
 -- name: decide_broadcast
 -- An admin's word on what another has sent, and what becomes of it, in one transaction.
@@ -214,3 +233,40 @@ SELECT position, hash FROM audit_checkpoints WHERE position > $1 AND position <=
 -- name: find_last_audit_checkpoint
 -- How far the log goes at least.
 SELECT max(position) AS position FROM audit_checkpoints;
+
+-- name: claim_tallies
+-- What is to be counted, the longest due first. Put off by the time that counting may take, so that others leave it alone and
+-- take it on when nothing comes of it.
+UPDATE tallies
+SET due_at = now() + make_interval(secs => $2::float8)
+FROM (
+    SELECT waiting.broadcast_id
+    FROM tallies AS waiting
+    WHERE waiting.due_at <= now()
+    ORDER BY waiting.due_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+) AS due
+INNER JOIN broadcasts ON broadcasts.broadcast_id = due.broadcast_id
+WHERE tallies.broadcast_id = due.broadcast_id
+RETURNING
+    tallies.broadcast_id, tallies.begun_at, tallies.next_day, tallies.targeted, broadcasts.state::text AS state, now() AS now;
+
+-- name: keep_tallies
+-- What was counted and when each is looked at again take effect together.
+SELECT keep_tallies($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: list_analytics
+-- Days of broadcasts on which something had changed.
+SELECT day, broadcast_id, type, priority, targeted, delivered, read, acknowledged, clicked, time_to_read_us
+FROM list_analytics($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+
+-- name: sum_analytics
+-- Days of types or priorities, summed over their broadcasts.
+SELECT day, key, targeted, delivered, read, acknowledged, clicked, time_to_read_us
+FROM sum_analytics($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
+
+-- name: find_counted_through
+-- The last day that is counted to its end for every broadcast, as far as it could be by now.
+SELECT least(min(next_day), (now() AT TIME ZONE 'UTC')::date) - 1 AS day
+FROM tallies;

@@ -62,6 +62,11 @@ class Caller:
             each.wedding.wedding_id for each in self.weddings if each.on_team and self.is_coordinator
         )
 
+    def asking_about(self, wedding_id: str | None) -> "Caller":
+        """Who asks about a wedding of others is shown what they sent, and not that something else is about it too."""
+        is_own = wedding_id is None or wedding_id in self.team_weddings
+        return self if is_own else replace(self, weddings=())
+
     def wedding(self, wedding_id: str | None) -> Wedding | None:
         """What the directory knows of a wedding in question, None when it knows none such."""
         known = (each.wedding for each in self.weddings if each.exists)

@@ -15,6 +15,7 @@ from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
 from services.sender.quotas import Quotas
+from services.sender.reporting import Reporting
 from services.sender.retention import CLEAN_UP, CleaningUp
 from services.sender.rights import ADMIN, AUDIT_SCOPE, COORDINATOR, READ_SCOPE, SEND_SCOPE
 from services.sender.sending import SEND, Sending
@@ -57,6 +58,7 @@ class UseCases:
     progress: Progress
     orders: Orders
     listing: Listing
+    reporting: Reporting
     cleaning_up: CleaningUp
     auditing: Auditing
 
@@ -76,6 +78,7 @@ class UseCases:
             SEND: self.sending.send_violations,
             "PreviewAudience": self.sending.preview_violations,
             "GetQuota": self.quotas.violations,
+            "GetAnalytics": self.reporting.violations,
         }
 
 
@@ -132,6 +135,12 @@ class SenderServicer(SenderServiceServicer):
         self, request: sender_pb2.ListBroadcastsRequest, context: object
     ) -> sender_pb2.ListBroadcastsResponse:
         return await self._does.listing.list(request)
+
+    @override
+    async def GetAnalytics(
+        self, request: sender_pb2.GetAnalyticsRequest, context: object
+    ) -> sender_pb2.GetAnalyticsResponse:
+        return await self._does.reporting.get(request)
 
     @override
     async def WatchBroadcast(

@@ -180,6 +180,11 @@ def _page(world: World, caller: Caller) -> Fields:
     return {"page_size": 100}
 
 
+def _days(world: World, caller: Caller) -> Fields:
+    """All that there are, which names the broadcasts that they are of."""
+    return {"group": sender_pb2.ANALYTICS_GROUP_BROADCAST, "page_size": 1000}
+
+
 def _search(world: World, caller: Caller) -> Fields:
     return {"search": SEARCH, "page_size": 100, "include_dismissed": True}
 
@@ -204,9 +209,8 @@ RULES: Final[dict[str, Rule]] = {
     "WatchBroadcast": Rule(reading, looked_up, _of_broadcast),
     "CancelBroadcast": Rule(reading, cancelled, _of_broadcast, probes=_what_is_over),
     "ListBroadcasts": Rule(reading, answered, _page, _texts_listed),
-    **dict.fromkeys(
-        ("GetAnalytics", "ListReceipts", "ListDeliveries"), Rule(reading, not_known_yet, _of_broadcast)
-    ),
+    "GetAnalytics": Rule(reading, answered, _days),
+    **dict.fromkeys(("ListReceipts", "ListDeliveries"), Rule(reading, not_known_yet, _of_broadcast)),
     **dict.fromkeys(("ApproveBroadcast", "RejectBroadcast"), Rule(reading, decided, _of_broadcast)),
     **dict.fromkeys(("ListAuditEvents", "VerifyAuditLog"), Rule(on_record, answered, _page)),
     "RecordAuditEvents": Rule(nothing, answered, _audit_event, probes=_nothing_else),
@@ -267,7 +271,6 @@ UNSERVED: Final = frozenset(
         "EraseRecipient",
         "ExplainDelivery",
         "ExportRecipient",
-        "GetAnalytics",
         "GetRecommendedPreferences",
         "GetSegment",
         "LiftAddressSuppression",

@@ -29,6 +29,12 @@ _COUNT = """
 """
 _ENTRY = "INSERT INTO audit_log (at, actor, action) VALUES (now(), '{}', 'erased')"
 _OVER = "00000000-0000-4000-8000-000000000004"
+_DAY = """
+    INSERT INTO daily_analytics (
+        broadcast_id, day, type, priority, created_by, targeted, delivered, read, acknowledged, clicked, time_to_read_us
+    )
+    VALUES ('{}', '2026-11-22', 'form.locked', 3, '{}', 9, 2, 1, 0, 0, 1)
+"""
 # Mine, one about a wedding, one that is none of my business, one that ended a month ago; a new answer and an old one.
 ROWS: Final = "; ".join(
     (
@@ -36,6 +42,10 @@ ROWS: Final = "; ".join(
         _BROADCAST.format("00000000-0000-4000-8000-000000000002", _SOMEBODY),
         _BROADCAST.format("00000000-0000-4000-8000-000000000003", _SOMEBODY),
         f"INSERT INTO walls VALUES ('00000000-0000-4000-8000-000000000002', '{_WEDDING}')",  # noqa: S608
+        _DAY.format("00000000-0000-4000-8000-000000000001", _ME),
+        _DAY.format("00000000-0000-4000-8000-000000000002", _SOMEBODY),
+        _DAY.format("00000000-0000-4000-8000-000000000003", _SOMEBODY),
+        f"INSERT INTO analytics_walls VALUES ('00000000-0000-4000-8000-000000000002', '{_WEDDING}')",  # noqa: S608
         _REQUEST.format(_ME, "00000000-0000-4000-8000-000000000001"),
         _REQUEST.format(_SOMEBODY, "00000000-0000-4000-8000-000000000002"),
         _COUNT.format(_ME, _WEDDING, "1 hour"),
@@ -52,6 +62,7 @@ ROWS: Final = "; ".join(
 _AS_ME = {"sender.caller": _ME}
 _NOBODYS_BUSINESS = "SELECT FROM broadcasts WHERE broadcast_id = '00000000-0000-4000-8000-000000000003'"
 _YOUNG = "at > now() - interval '1 day'"
+_NOBODYS_DAY = "SELECT FROM daily_analytics WHERE broadcast_id = '00000000-0000-4000-8000-000000000003'"
 # Names no column, so that only what a policy lets be changed decides, and not also what others let be seen.
 _STOP = "UPDATE broadcasts SET cancel_requested_at = now()"
 
@@ -169,5 +180,31 @@ LEAKS: Final[Sequence[Leak]] = (
         "read_the_end",
         lets=Deed("sender_owner", "SELECT FROM audit_log"),
         keeps=_calls("SELECT FROM audit_log"),
+    ),
+    own_rows("daily_analytics", "read_own_analytics", "created_by", "sender_api", _AS_ME, _ME),
+    Leak(
+        "daily_analytics",
+        "read_all_analytics",
+        lets=_calls(_NOBODYS_DAY, caller=_ME, reads_all="true"),
+        keeps=_calls(_NOBODYS_DAY, caller=_ME, reads_all="false"),
+    ),
+    Leak(
+        "daily_analytics",
+        "read_analytics_about_own_weddings",
+        lets=_calls("SELECT FROM daily_analytics", weddings=f"{{{_WEDDING}}}"),
+        keeps=_calls(_NOBODYS_DAY, weddings=f"{{{_WEDDING}}}"),
+    ),
+    workers_rows("daily_analytics", "read_to_count", "sender"),
+    Leak(
+        "daily_analytics",
+        "add_days",
+        lets=Deed("sender_worker", _DAY.format(_NEW, _ME)),
+        keeps=_calls(_DAY.format(_NEW, _ME), caller=_ME),
+    ),
+    Leak(
+        "daily_analytics",
+        "raise_counts",
+        lets=Deed("sender_worker", "UPDATE daily_analytics SET read = delivered"),
+        keeps=_calls("UPDATE daily_analytics SET read = delivered", caller=_ME, reads_all="true"),
     ),
 )

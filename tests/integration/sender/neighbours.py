@@ -1,9 +1,10 @@
 """The sender's neighbours for its tests: small, truthful to the contract, and told by a test what they know."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import grpc
 from google.type.date_pb2 import Date
@@ -179,12 +180,23 @@ class Dispatcher(DispatcherServiceServicer):
         return dispatcher_pb2.CleanUpDispatchesResponse(cleaned=[{"what": "dispatches", "count": 3}])
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What people had done with a broadcast from a moment on."""
+
+    at: datetime
+    engagement: common_pb2.Engagement
+    time_to_read: timedelta = timedelta()
+
+
 class Inbox(InboxServiceServicer):
     """Keeps the counts that a test gives it, and what was retracted."""
 
     def __init__(self) -> None:
         self.is_down = False
         self.engagements: dict[str, common_pb2.Engagement] = {}
+        self.past: dict[str, list[Past]] = {}
+        self.asked_until: list[tuple[str, datetime]] = []
         self.retracted: list[tuple[str, bool]] = []
         # What it shows, and of that what it would not any more after it was cleaned up.
         self.shown: set[str] = set()
@@ -200,9 +212,27 @@ class Inbox(InboxServiceServicer):
         if self.is_down:
             await refuse(context, DependencyUnavailable())
         nobody = common_pb2.Engagement()
+        if request.HasField("until"):
+            return self._as_of(request.broadcast_ids, request.until.ToDatetime(UTC))
         return inbox_pb2.GetEngagementResponse(
             engagements=[self.engagements.get(each, nobody) for each in request.broadcast_ids]
         )
+
+    def _as_of(self, ids: Iterable[str], until: datetime) -> inbox_pb2.GetEngagementResponse:
+        """What stood just before a moment; what has no past was always as it is now."""
+        answer = inbox_pb2.GetEngagementResponse()
+        for each in ids:
+            self.asked_until.append((each, until))
+            now = Past(datetime.min.replace(tzinfo=UTC), self.engagements.get(each, common_pb2.Engagement()))
+            nothing = Past(now.at, common_pb2.Engagement())
+            stood = (
+                [past for past in [nothing, *self.past[each]] if past.at < until]
+                if each in self.past
+                else [now]
+            )
+            answer.engagements.append(stood[-1].engagement)
+            answer.times_to_read.add().FromTimedelta(stood[-1].time_to_read)
+        return answer
 
     async def RetractBroadcast(
         self, request: inbox_pb2.RetractBroadcastRequest, context: grpc.aio.ServicerContext

@@ -11,7 +11,7 @@ from services.sender.store import _QUERIES
 from stack.provision import SuiteDatabase
 from tests.integration.sender.records import NOON, Recorded, forget_all, put_on_record
 from tests.integration.shared import query_plans
-from tests.integration.shared.query_plans import Plan, forget_statistics, nodes, scans
+from tests.integration.shared.query_plans import Plan, forget_statistics, scans, walked
 
 ME = str(uuid4())
 WEDDINGS = [str(uuid4()) for _ in range(3)]
@@ -86,17 +86,6 @@ class Look:
         arguments = (_ASKED | asked).values()
         query = _QUERIES["list_visible_broadcasts"]
         return await query_plans.plans(self._url, "sender", "sender_api", query, *arguments)
-
-
-def walked(found: list[Plan]) -> dict[str, int]:
-    """The indexes that were read, each with how many rows were looked at; those where nothing was are left out."""
-    looked: dict[str, int] = {}
-    for node in (node for plan in found for node in nodes(plan)):
-        assert node["Node Type"] != "Seq Scan"
-        if "Index Name" in node:
-            rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
-            looked[node["Index Name"]] = looked.get(node["Index Name"], 0) + round(rows)
-    return {index: rows for index, rows in looked.items() if rows}
 
 
 async def test_a_page_of_everything_is_read_from_the_newest_on_and_no_further(look: Look) -> None:

@@ -22,6 +22,8 @@ IMPERSONAL: Final = {
     "sender.count_identity": "one id",
     "sender.walls": "ids of broadcasts and weddings",
     "sender.audit_checkpoints": "positions and hashes",
+    "sender.analytics_walls": "ids of broadcasts and weddings",
+    "sender.tallies": "ids of broadcasts, how many people they are for, and times",
     "preferences.log_head": "one number",
     "dispatcher.dispatches": "ids of broadcasts and weddings, counts and times",
     "dispatcher.tombstones": "ids of broadcasts, counts and times",

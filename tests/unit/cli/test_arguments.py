@@ -1,10 +1,14 @@
 """What a person may type, and what is said when they mistype."""
 
 import pytest
+from google.type.date_pb2 import Date
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, Priority
+from wedsync.broadcast.v1.sender_pb2 import AnalyticsGroup
 
 from cli.arguments import (
     parse_channel,
+    parse_day,
+    parse_group,
     parse_interval,
     parse_priority,
     parse_state,
@@ -21,6 +25,8 @@ def test_words_become_values() -> None:
     assert parse_priority("") == Priority.PRIORITY_UNSPECIFIED
     assert parse_channel("in_app") == Channel.CHANNEL_IN_APP
     assert parse_state("awaiting_approval") == BroadcastState.BROADCAST_STATE_AWAITING_APPROVAL
+    assert parse_group("priority") == AnalyticsGroup.ANALYTICS_GROUP_PRIORITY
+    assert parse_day("--first", "2027-05-01") == Date(year=2027, month=5, day=1)
     assert parse_switch("--business", "ON")
     assert (parse_time_of_day("--quiet", "22:30").hours, parse_time_of_day("--quiet", "22:30").minutes) == (
         22,
@@ -44,11 +50,21 @@ def test_an_interval_may_be_open_on_either_side() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "gone", "unspecified"])
-def test_an_unknown_state_is_a_usage_error(wrong: str) -> None:
+def test_an_unknown_state_or_group_is_a_usage_error(wrong: str) -> None:
     """The message lists the words."""
-    with pytest.raises(Failure, match="awaiting_approval, pending, dispatching, sent") as refused:
+    with pytest.raises(Failure, match="--state must be one of awaiting_approval, pending") as refused:
         parse_state(wrong)
     assert ExitCode.USAGE is refused.value.code
+    with pytest.raises(Failure, match="--group must be one of broadcast, type, priority"):
+        parse_group(wrong)
+
+
+@pytest.mark.parametrize("wrong", ["today", "2027-02-30", "05/01/2027"])
+def test_a_day_is_checked(wrong: str) -> None:
+    """Only days that exist, as ISO 8601 writes them; none is none."""
+    assert parse_day("--first", "") is None
+    with pytest.raises(Failure, match="--first must be a day such as"):
+        parse_day("--first", wrong)
 
 
 @pytest.mark.parametrize("wrong", ["urgent", "CRIT", "1"])

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import date_pb2 as _date_pb2
 from google.type import interval_pb2 as _interval_pb2
 from wedsync.broadcast.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
@@ -22,6 +23,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AnalyticsGroup:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnalyticsGroupEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnalyticsGroup.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANALYTICS_GROUP_UNSPECIFIED: _AnalyticsGroup.ValueType  # 0
+    """ANALYTICS_GROUP_UNSPECIFIED is refused."""
+    ANALYTICS_GROUP_BROADCAST: _AnalyticsGroup.ValueType  # 1
+    """ANALYTICS_GROUP_BROADCAST has a row for each day on which something about a broadcast had changed, which stands for
+    the days after it until the next.
+    """
+    ANALYTICS_GROUP_TYPE: _AnalyticsGroup.ValueType  # 2
+    """ANALYTICS_GROUP_TYPE has a row for every day from a type's first broadcast on: the sum over all its broadcasts."""
+    ANALYTICS_GROUP_PRIORITY: _AnalyticsGroup.ValueType  # 3
+    """ANALYTICS_GROUP_PRIORITY has the same by priority."""
+
+class AnalyticsGroup(_AnalyticsGroup, metaclass=_AnalyticsGroupEnumTypeWrapper):
+    """AnalyticsGroup says what a row of analytics is about."""
+
+ANALYTICS_GROUP_UNSPECIFIED: AnalyticsGroup.ValueType  # 0
+"""ANALYTICS_GROUP_UNSPECIFIED is refused."""
+ANALYTICS_GROUP_BROADCAST: AnalyticsGroup.ValueType  # 1
+"""ANALYTICS_GROUP_BROADCAST has a row for each day on which something about a broadcast had changed, which stands for
+the days after it until the next.
+"""
+ANALYTICS_GROUP_TYPE: AnalyticsGroup.ValueType  # 2
+"""ANALYTICS_GROUP_TYPE has a row for every day from a type's first broadcast on: the sum over all its broadcasts."""
+ANALYTICS_GROUP_PRIORITY: AnalyticsGroup.ValueType  # 3
+"""ANALYTICS_GROUP_PRIORITY has the same by priority."""
+Global___AnalyticsGroup: _TypeAlias = AnalyticsGroup  # noqa: Y015
 
 class _DispatchPurpose:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -1020,6 +1053,187 @@ class WatchBroadcastResponse(_message.Message):
 Global___WatchBroadcastResponse: _TypeAlias = WatchBroadcastResponse  # noqa: Y015
 
 @_typing.final
+class GetAnalyticsRequest(_message.Message):
+    """GetAnalyticsRequest asks for some days. Filters are joined with AND; what an id names need not exist."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    FIRST_DAY_FIELD_NUMBER: _builtins.int
+    LAST_DAY_FIELD_NUMBER: _builtins.int
+    BROADCAST_IDS_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    PRIORITIES_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    WEDDING_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    group: Global___AnalyticsGroup.ValueType
+    """group says what rows are about."""
+    type: _builtins.str
+    """type is a broadcast type such as "timeline.changed", or a prefix that ends with a dot such as "wedding."."""
+    created_by: _builtins.str
+    """created_by leaves out what others sent: the user_id of a person, or the name of a service account."""
+    wedding_id: _builtins.str
+    """wedding_id leaves out what is not about this wedding (UUID), alone or among others. A coordinator who is not on its
+    team is left what they sent themselves.
+    """
+    page_size: _builtins.int
+    """page_size is how many rows at most, 100 when 0, never more than 1000."""
+    page_token: _builtins.str
+    """page_token is next_page_token of the page before, with the same group, days and filters."""
+    @_builtins.property
+    def first_day(self) -> _date_pb2.Date:
+        """first_day is the first day (UTC) that is asked for; absent: 29 days before last_day."""
+
+    @_builtins.property
+    def last_day(self) -> _date_pb2.Date:
+        """last_day is the last day (UTC), at most 365 days after first_day; absent: today."""
+
+    @_builtins.property
+    def broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """broadcast_ids leaves out the others; at most 100 UUIDs."""
+
+    @_builtins.property
+    def priorities(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.Priority.ValueType]:
+        """priorities leaves out the others; at most 4."""
+
+    def __init__(
+        self,
+        *,
+        group: Global___AnalyticsGroup.ValueType = ...,
+        first_day: _date_pb2.Date | None = ...,
+        last_day: _date_pb2.Date | None = ...,
+        broadcast_ids: _abc.Iterable[_builtins.str] | None = ...,
+        type: _builtins.str = ...,
+        priorities: _abc.Iterable[_common_pb2.Priority.ValueType] | None = ...,
+        created_by: _builtins.str = ...,
+        wedding_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_day", b"first_day", "last_day", b"last_day"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_ids", b"broadcast_ids", "created_by", b"created_by", "first_day", b"first_day", "group", b"group", "last_day", b"last_day", "page_size", b"page_size", "page_token", b"page_token", "priorities", b"priorities", "type", b"type", "wedding_id", b"wedding_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAnalyticsRequest: _TypeAlias = GetAnalyticsRequest  # noqa: Y015
+
+@_typing.final
+class AnalyticsRow(_message.Message):
+    """AnalyticsRow is what stood at the end of one day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    TARGETED_FIELD_NUMBER: _builtins.int
+    DELIVERED_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    CLICKED_FIELD_NUMBER: _builtins.int
+    AVERAGE_TIME_TO_READ_FIELD_NUMBER: _builtins.int
+    DELIVERY_RATE_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_RATE_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """broadcast_id is set when rows are about broadcasts."""
+    type: _builtins.str
+    """type is that of the broadcast, or what the row is about; empty when it is about a priority."""
+    priority: _common_pb2.Priority.ValueType
+    """priority is that of the broadcast, or what the row is about; unspecified when it is about a type."""
+    targeted: _builtins.int
+    """targeted is how many people the snapshots held."""
+    delivered: _builtins.int
+    """delivered is how many of them had it in their inbox: on whatever other channels somebody is reached, they have it there."""
+    read: _builtins.int
+    """read is how many of those had read it."""
+    acknowledged: _builtins.int
+    """acknowledged is how many of the readers had acknowledged it."""
+    clicked: _builtins.int
+    """clicked is how many of the readers had followed its action."""
+    delivery_rate: _builtins.float
+    """delivery_rate is delivered / targeted, absent when targeted is 0."""
+    engagement_rate: _builtins.float
+    """engagement_rate is read / delivered, absent when delivered is 0."""
+    @_builtins.property
+    def day(self) -> _date_pb2.Date:
+        """day is that day (UTC)."""
+
+    @_builtins.property
+    def average_time_to_read(self) -> _duration_pb2.Duration:
+        """average_time_to_read is from the arrival to the first read; absent when nobody had read it."""
+
+    def __init__(
+        self,
+        *,
+        day: _date_pb2.Date | None = ...,
+        broadcast_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        priority: _common_pb2.Priority.ValueType = ...,
+        targeted: _builtins.int = ...,
+        delivered: _builtins.int = ...,
+        read: _builtins.int = ...,
+        acknowledged: _builtins.int = ...,
+        clicked: _builtins.int = ...,
+        average_time_to_read: _duration_pb2.Duration | None = ...,
+        delivery_rate: _builtins.float | None = ...,
+        engagement_rate: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delivery_rate", b"_delivery_rate", "_engagement_rate", b"_engagement_rate", "average_time_to_read", b"average_time_to_read", "day", b"day", "delivery_rate", b"delivery_rate", "engagement_rate", b"engagement_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delivery_rate", b"_delivery_rate", "_engagement_rate", b"_engagement_rate", "acknowledged", b"acknowledged", "average_time_to_read", b"average_time_to_read", "broadcast_id", b"broadcast_id", "clicked", b"clicked", "day", b"day", "delivered", b"delivered", "delivery_rate", b"delivery_rate", "engagement_rate", b"engagement_rate", "priority", b"priority", "read", b"read", "targeted", b"targeted", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delivery_rate: _TypeAlias = _typing.Literal["delivery_rate"]  # noqa: Y015
+    _WhichOneofArgType__delivery_rate: _TypeAlias = _typing.Literal["_delivery_rate", b"_delivery_rate"]  # noqa: Y015
+    _WhichOneofReturnType__engagement_rate: _TypeAlias = _typing.Literal["engagement_rate"]  # noqa: Y015
+    _WhichOneofArgType__engagement_rate: _TypeAlias = _typing.Literal["_engagement_rate", b"_engagement_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delivery_rate) -> _WhichOneofReturnType__delivery_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__engagement_rate) -> _WhichOneofReturnType__engagement_rate | None: ...
+
+Global___AnalyticsRow: _TypeAlias = AnalyticsRow  # noqa: Y015
+
+@_typing.final
+class GetAnalyticsResponse(_message.Message):
+    """GetAnalyticsResponse is a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COUNTED_THROUGH_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___AnalyticsRow]:
+        """rows are newest day first, and within a day in the order of ids, types or priorities."""
+
+    @_builtins.property
+    def counted_through(self) -> _date_pb2.Date:
+        """counted_through is the last day whose rows will not change any more, usually yesterday. Rows of later days are as of a
+        while ago: seconds for what was sent just now, and up to a quarter of its age for what is older.
+        """
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___AnalyticsRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+        counted_through: _date_pb2.Date | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counted_through", b"counted_through"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted_through", b"counted_through", "next_page_token", b"next_page_token", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAnalyticsResponse: _TypeAlias = GetAnalyticsResponse  # noqa: Y015
+
+@_typing.final
 class GetDispatchOrderRequest(_message.Message):
     """GetDispatchOrderRequest names a broadcast."""
 
@@ -1148,40 +1362,6 @@ class DispatchOrder(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DispatchOrder: _TypeAlias = DispatchOrder  # noqa: Y015
-
-@_typing.final
-class GetAnalyticsRequest(_message.Message):
-    """GetAnalyticsRequest is empty until GetAnalytics is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetAnalyticsRequest: _TypeAlias = GetAnalyticsRequest  # noqa: Y015
-
-@_typing.final
-class GetAnalyticsResponse(_message.Message):
-    """GetAnalyticsResponse is empty until GetAnalytics is served."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetAnalyticsResponse: _TypeAlias = GetAnalyticsResponse  # noqa: Y015
 
 @_typing.final
 class GetQuotaRequest(_message.Message):

@@ -190,7 +190,11 @@ class SenderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetAnalytics(self, request, context):
-        """GetAnalytics gives rows a day by broadcast, type or priority. Not served yet.
+        """GetAnalytics says by broadcast, type or priority how many people had been reached by the end of each day (UTC), and
+        what they had done by then, newest day first. Counts are of people and cumulative: each day's has those of all days
+        before in it. Admins and broadcast.read see all, coordinators the broadcasts that they sent and those about weddings on
+        whose team they are just now, alone and in sums. Days are counted for 90 days from the dispatch on and kept for good.
+        Errors: INVALID_ARGUMENT (a filter, the days, or a page token that this query did not give).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -56,7 +56,12 @@ class SenderServiceStub:
     pending or held. Errors: NOT_FOUND.
     """
     GetAnalytics: _aio.UnaryUnaryMultiCallable[_sender_pb2.GetAnalyticsRequest, _sender_pb2.GetAnalyticsResponse]
-    """GetAnalytics gives rows a day by broadcast, type or priority. Not served yet."""
+    """GetAnalytics says by broadcast, type or priority how many people had been reached by the end of each day (UTC), and
+    what they had done by then, newest day first. Counts are of people and cumulative: each day's has those of all days
+    before in it. Admins and broadcast.read see all, coordinators the broadcasts that they sent and those about weddings on
+    whose team they are just now, alone and in sums. Days are counted for 90 days from the dispatch on and kept for good.
+    Errors: INVALID_ARGUMENT (a filter, the days, or a page token that this query did not give).
+    """
     GetQuota: _aio.UnaryUnaryMultiCallable[_sender_pb2.GetQuotaRequest, _sender_pb2.GetQuotaResponse]
     """GetQuota says what the caller has left to send, and costs nothing. Errors: INVALID_ARGUMENT, PERMISSION_DENIED and
     NOT_FOUND as in SendBroadcast.
@@ -172,7 +177,12 @@ class SenderServiceServicer:
         request: _sender_pb2.GetAnalyticsRequest,
         context: _aio.ServicerContext[_sender_pb2.GetAnalyticsRequest, _abc.Awaitable[_sender_pb2.GetAnalyticsResponse]],
     ) -> _abc.Awaitable[_sender_pb2.GetAnalyticsResponse]:
-        """GetAnalytics gives rows a day by broadcast, type or priority. Not served yet."""
+        """GetAnalytics says by broadcast, type or priority how many people had been reached by the end of each day (UTC), and
+        what they had done by then, newest day first. Counts are of people and cumulative: each day's has those of all days
+        before in it. Admins and broadcast.read see all, coordinators the broadcasts that they sent and those about weddings on
+        whose team they are just now, alone and in sums. Days are counted for 90 days from the dispatch on and kept for good.
+        Errors: INVALID_ARGUMENT (a filter, the days, or a page token that this query did not give).
+        """
 
     def GetQuota(
         self,
