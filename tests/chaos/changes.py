@@ -24,10 +24,16 @@ from tests.chaos.truth import Truth
 
 _Answer = TypeVar("_Answer")
 _RECEIPTS_EVERY_S: Final = 0.4
+_MARKS_EVERY_S: Final = 5.0
 _MINDS_EVERY_S: Final = 0.15
 _NIGHTS_EVERY_S: Final = 10.0
 _TEAMS_EVERY_S: Final = 0.4
 _ENTRIES_EVERY_S: Final = 0.4
+_READING: Final = (
+    ReceiptAction.RECEIPT_ACTION_READ,
+    ReceiptAction.RECEIPT_ACTION_ACKNOWLEDGED,
+    ReceiptAction.RECEIPT_ACTION_CLICKED,
+)
 
 
 class Changes:
@@ -68,7 +74,7 @@ class Changes:
         """Change until cancelled."""
         await asyncio.gather(
             self._again(self._read, _RECEIPTS_EVERY_S),
-            self._again(self._mark_all_read, _RECEIPTS_EVERY_S),
+            self._again(self._mark_all_read, _MARKS_EVERY_S),
             self._again(self._change_mind, _MINDS_EVERY_S),
             self._again(self._sleep, _NIGHTS_EVERY_S),
             self._again(self._change_team, _TEAMS_EVERY_S),
@@ -92,10 +98,12 @@ class Changes:
         seen = sorted(reader.added)
         if not seen:
             return
+        action = self._random.choice(_READING)
         request = RecordReceiptsRequest(
             request_id=self._request_id(),
             broadcast_ids=[self._random.choice(seen)],
-            action=ReceiptAction.RECEIPT_ACTION_READ,
+            action=action,
+            action_url="/somewhere" if action == ReceiptAction.RECEIPT_ACTION_CLICKED else "",
         )
         metadata = self._person(reader.number)
         answer = await self._ask(

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 from pyroaring import BitMap
+
+from tests.chaos.recount import People
 
 
 class Fate(StrEnum):
@@ -82,12 +84,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What the suite says of a broadcast: its state, and on each channel how many deliveries are in which state."""
+    """What the suite says of a broadcast: its state, its deliveries by channel and state, and how many did what."""
 
     broadcast_id: str
     state: str
     targeted: int
     channels: Mapping[str, Mapping[str, int]]
+    people: People | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ LOST: Final = "lost"
 UNEXPECTED: Final = "unexpected"
 DUPLICATE: Final = "duplicate"
 AFTER_CANCEL: Final = "after a cancel"
+MISCOUNT: Final = "miscount"
 _ALL_CHANNELS: Final = ("realtime", "in_app")
 _FINAL: Final = {
     Fate.DELIVERED: {"sent"},
@@ -294,3 +298,23 @@ def check_ledger(each: Accepted, ledger: Ledger | None, merged: Mapping[str, Cop
     delivered = ledger.channels.get("in_app", {}).get("delivered", 0)
     if is_planned and delivered != held:
         yield Finding("ledger", each.broadcast_id, f"says {delivered} delivered, {held} have it")
+
+
+def check_counts(
+    where: str, truth: Mapping[str, People], told: Mapping[str, People], *, has_no_others: bool = False
+) -> Iterator[Finding]:
+    """What the suite says of people is what a recount says, for each broadcast of which there is a snapshot.
+
+    With `has_no_others` it says nothing of any other.
+    """
+    for broadcast_id, people in truth.items():
+        counted = told.get(broadcast_id)
+        if counted is None:
+            yield Finding(MISCOUNT, broadcast_id, f"{where}: not counted at all", people.targeted)
+            continue
+        # Stats say nothing of how long readers took.
+        known = people if counted.time_to_read is not None else replace(people, time_to_read=None)
+        if counted != known:
+            yield Finding(MISCOUNT, broadcast_id, f"{where}: {counted}, and it is {known}")
+    for broadcast_id in told.keys() - truth.keys() if has_no_others else ():
+        yield Finding(MISCOUNT, broadcast_id, f"{where}: counted, and never dispatched")

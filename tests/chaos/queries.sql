@@ -106,3 +106,44 @@ SELECT
         ) AS chain
         WHERE is_changed OR is_replaced
     ) AS flaws;
+
+-- name: all_snapshots
+-- How many people were meant when it was decided.
+SELECT broadcast_id, targeted
+FROM dispatcher.dispatches;
+
+-- name: all_parts
+-- Who got what at which moment, in crowds and alone.
+SELECT broadcast_id, position, arrived_at, block, members, NULL::integer AS recipient_number
+FROM inbox.blocks
+UNION ALL
+SELECT broadcast_id, position, arrived_at, NULL, NULL, recipient_number
+FROM inbox.direct;
+
+-- name: all_deeds
+-- What people did with what they got.
+SELECT recipient_number, broadcast_id, read_at, acknowledged_at, clicked_at
+FROM inbox.receipts;
+
+-- name: all_marks
+-- When people marked everything as read.
+SELECT recipient_number, position, at
+FROM inbox.watermarks;
+
+-- name: newest_analytics
+-- What stands for each broadcast since the last day on which something changed.
+SELECT DISTINCT ON (broadcast_id)
+    broadcast_id, targeted, delivered, read, acknowledged, clicked, make_interval(secs => time_to_read_us / 1000000.0) AS time_to_read
+FROM sender.daily_analytics
+ORDER BY broadcast_id, day DESC;
+
+-- name: moment
+-- As those have it who keep everything.
+SELECT now();
+
+-- name: count_again
+-- What was not counted since then is due at once, also where somebody else has taken it on before.
+UPDATE sender.tallies
+SET due_at = now()
+WHERE counted_at IS NULL OR counted_at <= $1
+RETURNING broadcast_id;

@@ -22,6 +22,7 @@ from shared.queries import load
 from tests.chaos.callers import Callers
 from tests.chaos.checker import Copies, Ledger
 from tests.chaos.echo import LATE_CHUNK
+from tests.chaos.recount import Deed, Mark, Part, People, recount
 from tests.chaos.terms import CALL_S
 from tests.chaos.truth import Truth
 
@@ -120,6 +121,35 @@ class Record:
         """Look no more."""
         if self._connection is not None:
             await self._connection.close()
+
+    async def recounted(self) -> dict[str, People]:
+        """What every broadcast has come to, counted one by one from what is on record."""
+        snapshots = await self._ask(lambda connection: connection.fetch(QUERIES["all_snapshots"]))
+        parts = await self._ask(lambda connection: connection.fetch(QUERIES["all_parts"]))
+        deeds = await self._ask(lambda connection: connection.fetch(QUERIES["all_deeds"]))
+        marks = await self._ask(lambda connection: connection.fetch(QUERIES["all_marks"]))
+        return recount(
+            {str(row["broadcast_id"]): row["targeted"] for row in snapshots},
+            map(_part, parts),
+            (Deed(row[0], str(row[1]), row[2], row[3], row[4]) for row in deeds),
+            (Mark(row[0], row[1], row[2]) for row in marks),
+        )
+
+    async def analytics(self) -> dict[str, People]:
+        """What the suite has counted, by broadcast."""
+        rows = await self._ask(lambda connection: connection.fetch(QUERIES["newest_analytics"]))
+        return {str(row["broadcast_id"]): People(*row[1:]) for row in rows}
+
+    async def moment(self) -> datetime:
+        """What time it is where everything is kept."""
+        query = QUERIES["moment"]
+        moment: datetime = await self._ask(lambda connection: connection.fetchval(query))
+        return moment
+
+    async def count_again(self, since: datetime) -> int:
+        """Have all that was not counted since then be counted once more; how many broadcasts those are."""
+        rows = await self._ask(lambda connection: connection.fetch(QUERIES["count_again"], since))
+        return len(rows)
 
     async def _ask(self, question: Callable[[asyncpg.Connection], Awaitable[Answer]]) -> Answer:
         async with self._turn:
@@ -237,7 +267,9 @@ class Lists:
             state = _word(DeliveryState.Name(line.state))
             states[state] = states.get(state, 0) + line.count
         state = _word(BroadcastState.Name(answer.broadcast.state))
-        return Ledger(broadcast_id, state, answer.stats.targeted, channels)
+        counted, targeted = answer.stats.engagement, answer.stats.targeted
+        people = People(targeted, counted.delivered, counted.read, counted.acknowledged, counted.clicked)
+        return Ledger(broadcast_id, state, targeted, channels, people)
 
 
 def _word(name: str) -> str:
@@ -245,6 +277,12 @@ def _word(name: str) -> str:
     for prefix in ("CHANNEL_", "DELIVERY_STATE_", "BROADCAST_STATE_"):
         name = name.removeprefix(prefix)
     return name.lower()
+
+
+def _part(row: asyncpg.Record) -> Part:
+    alone = row["recipient_number"]
+    members = BitMap([alone]) if alone is not None else _members(row["block"], row["members"])
+    return Part(str(row["broadcast_id"]), row["position"], row["arrived_at"], members)
 
 
 def _members(block: int, bits: asyncpg.BitString) -> BitMap:

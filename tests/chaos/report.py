@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.chaos.checker import AFTER_CANCEL, DUPLICATE, LOST, UNEXPECTED, Verdict
+from tests.chaos.checker import AFTER_CANCEL, DUPLICATE, LOST, MISCOUNT, UNEXPECTED, Verdict
 from tests.chaos.recovery import Recovery, percentile
 
 _SHOWN = 40
@@ -62,7 +62,7 @@ class Report:
             f"  attempted {verdict.attempted}, accepted {verdict.acknowledged}, recovered {verdict.recovered}, "
             f"delivered {verdict.delivered}"
         )
-        kinds = (LOST, UNEXPECTED, DUPLICATE, AFTER_CANCEL)
+        kinds = (LOST, UNEXPECTED, DUPLICATE, AFTER_CANCEL, MISCOUNT)
         yield "  " + ", ".join(f"{kind} {verdict.count(kind)}" for kind in kinds)
 
     def _recoveries(self) -> Iterator[str]:

@@ -19,6 +19,8 @@ _ECHOED: Final = 4
 _POLL_S: Final = 0.1
 _LAST_CHANGE_S: Final = 0.5
 """A change whose caller has just gone away may be committed all the same."""
+_COUNTED_AGAIN_S: Final = 2.0
+"""What was being counted when it was to be counted again puts that off: it is told once more."""
 _PROVOKED: Final = ("expire", "redecide", "lease_again")
 _PROVOKING: Final = ("every inbox killed", "NATS stopped")
 """What makes those places be reached that only come to pass when something is late."""
@@ -64,6 +66,7 @@ async def weather(site: Site, crew: Crew, terms: Terms) -> Course:
         crew.workload.stop()
         await course.go("draining", _drain(crew, sending), terms.drain_s)
     await course.go("agreeing", _agree(crew), terms.drain_s)
+    await course.go("counting", _count(crew), terms.count_limit_s)
     return course
 
 
@@ -156,3 +159,10 @@ async def _agree(crew: Crew) -> None:
     await asyncio.sleep(_LAST_CHANGE_S)
     while await crew.record.walls_that_differ():
         await asyncio.sleep(_POLL_S)
+
+
+async def _count(crew: Crew) -> None:
+    """Wait until everybody's figures are counted once more, now that nobody does anything any more."""
+    moment = await crew.record.moment()
+    while await crew.record.count_again(moment):
+        await asyncio.sleep(_COUNTED_AGAIN_S)

@@ -31,6 +31,8 @@ SETTINGS: Final = {
         "SENDER_SERVICE_QUOTAS": f"{SENDING_ACCOUNT}:*=1000000,1000000",
         "SENDER_RELAY_LEASE_S": str(RELAY_LEASE_S),
         "SENDER_RELAY_LEASE_CEILING_S": str(RELAY_LEASE_CEILING_S),
+        # Counted often, so that it is often being done when something dies.
+        "SENDER_TALLY_S": "1",
     },
     "preferences": {"PREFERENCES_TEAM_RETRY_S": "1"},
     "dispatcher": {
@@ -74,9 +76,16 @@ class Terms:
         return RECOVERY_BOUND_S * (self.solitary_kills + 1) if self.solitary_kills else SHORT_CALM_S
 
     @property
+    def count_limit_s(self) -> float:
+        """How long it takes to count everything once more: the longer a storm, the more there is."""
+        return self.drain_s + self.storm_most_s / 4
+
+    @property
     def limit_s(self) -> float:
         """What a run takes at most: starting, each part of its course up to its own limit, looking, and letting go."""
-        course_s = self.storm_limit_s + HEALING_LIMIT_S + 2 * self.calm_s + 2 * self.drain_s
+        course_s = (
+            self.storm_limit_s + HEALING_LIMIT_S + 2 * self.calm_s + 2 * self.drain_s + self.count_limit_s
+        )
         return 100.0 + course_s + SHOWN_S + self.look_s + 60.0
 
 

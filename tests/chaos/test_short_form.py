@@ -17,7 +17,8 @@ _LETTING_GO_S: Final = 30.0
 async def test_nothing_is_lost_or_repeated_whatever_is_killed_or_broken(seed: int) -> None:
     """Each accepted broadcast is in every inbox exactly once and in no other; each stream showed it once.
 
-    And every failpoint has killed, every fault has happened, ledgers add up, and nothing arrived after a cancel.
+    And every failpoint has killed, every fault has happened, ledgers add up, nothing arrived after a cancel, and
+    stats and analytics count the people whom a recount finds.
     """
     report = await run(short(seed))
     assert report.is_clean, "\n".join(report.lines())

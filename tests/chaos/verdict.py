@@ -4,13 +4,13 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
 from pyroaring import BitMap
 
-from tests.chaos.checker import Accepted, Fate, Seen, Sent, Verdict, check
+from tests.chaos.checker import Accepted, Fate, Seen, Sent, Verdict, check, check_counts
 from tests.chaos.crew import Crew
 from tests.chaos.desk import Decisions
 from tests.chaos.looking import Looking
@@ -184,7 +184,15 @@ async def _compare(crew: Crew, terms: Terms, outcome: Outcome, looking: Looking)
     ledgers = await looking.at("the ledgers", crew.lists.ledgers(asked), {})
     seen = [Seen(each.label, each.number, each.added, each.alerts) for each in crew.screens.all]
     looked = BitMap(readers if listed is not None else ())
-    return check(outcome.sent, outcome.accepted, merged, listed or {}, looked, seen, ledgers)
+    verdict = check(outcome.sent, outcome.accepted, merged, listed or {}, looked, seen, ledgers)
+    truth = await looking.at("a recount", crew.record.recounted(), {})
+    analytics = await looking.at("the analytics", crew.record.analytics(), None)
+    told = {each.broadcast_id: each.people for each in ledgers.values() if each.people is not None}
+    miscounts = [
+        *check_counts("stats", {each: truth[each] for each in told.keys() & truth.keys()}, told),
+        *(check_counts("analytics", truth, analytics, has_no_others=True) if analytics is not None else ()),
+    ]
+    return replace(verdict, findings=(*verdict.findings, *miscounts))
 
 
 async def _other_findings(crew: Crew, course: Course, outcome: Outcome, looking: Looking) -> list[str]:
