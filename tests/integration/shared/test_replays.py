@@ -1,7 +1,7 @@
 """Answers on a real Postgres: taken once, kept with the work, held a day by the database's clock, then forgotten."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from wedsync.broadcast.v1.inbox_pb2 import MarkAllReadRequest, MarkAllReadResponse
 
-from shared.auth import Identity, SubjectKind, set_caller
+from shared.auth import Identity, SubjectKind, _caller
 from shared.cleaning import Batch, Hasty
 from shared.clock import SystemClock
 from shared.database import Database, Transaction, connect
@@ -43,12 +43,12 @@ async def database(admin: asyncpg.Connection, database_url: str) -> AsyncIterato
 
 
 @pytest.fixture
-def once(database: Database) -> OnceOnly:
-    """What does the work of calls, for a person who calls."""
-    set_caller(
-        Identity(str(PERSON), SubjectKind.USER, PERSON, frozenset(), datetime.max.replace(tzinfo=UTC)), None
-    )
-    return OnceOnly(database, "desk")
+def once(database: Database) -> Iterator[OnceOnly]:
+    """What does the work of calls, for a person who calls until the test is over."""
+    person = Identity(str(PERSON), SubjectKind.USER, PERSON, frozenset(), datetime.max.replace(tzinfo=UTC))
+    before = _caller.set((person, None))
+    yield OnceOnly(database, "desk")
+    _caller.reset(before)
 
 
 def a_request(caller: str = "billing", body: bytes = bytes(32)) -> Request:

@@ -1,5 +1,6 @@
 """What a repetition of a call is known by, and what it is answered."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -8,12 +9,20 @@ from wedsync.broadcast.v1 import directory_pb2
 from wedsync.broadcast.v1.inbox_pb2 import MarkAllReadRequest, MarkAllReadResponse
 from wedsync.broadcast.v1.sender_pb2 import CancelBroadcastRequest
 
-from shared.auth import Identity, SubjectKind, set_caller
+from shared.auth import Identity, SubjectKind, _caller, set_caller
 from shared.errors import RequestIdReused
 from shared.replays import Answer, Replays, Request, answer_to, request_of
 
 PERSON = uuid4()
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_speaks_afterwards() -> Iterator[None]:
+    """Whoever spoke in a test is silent in the next one."""
+    before = _caller.get()
+    yield
+    _caller.set(before)
 
 
 def speak_as(subject: str) -> None:
