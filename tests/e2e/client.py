@@ -1,7 +1,7 @@
 """Calls a running suite through gRPC alone, as any person of the demo, any service account, or nobody."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from itertools import cycle
 from time import monotonic
@@ -81,12 +81,20 @@ class Client:
     async def add_admins(self, count: int) -> None:
         """So many more of them, who take turns at what "admin" sends: one alone would soon have sent their share."""
         names = [f"admin-{number}" for number in range(count)]
+        await self._add_staff("admin", names)
+        self._admins = cycle(names)
+
+    async def add_coordinator(self, name: str) -> None:
+        """One who is on no team."""
+        await self._add_staff("coordinator", [name])
+
+    async def _add_staff(self, role: str, names: Iterable[str]) -> None:
         request = UpsertRecipientsRequest(
             recipients=[
                 Recipient(
                     user_id=str(demo_id(name)),
                     display_name=name,
-                    role="admin",
+                    role=role,
                     user_type=UserType.USER_TYPE_STAFF,
                     tier="enterprise",
                     time_zone="Europe/Stockholm",
@@ -96,7 +104,6 @@ class Client:
         )
         writer = self.service("directory.write", "directory.admin")
         await self.directory.UpsertRecipients(request, metadata=writer, timeout=CALL_S)
-        self._admins = cycle(names)
 
     async def send(self, who: str | Metadata, **fields: object) -> str:
         """Sends as somebody, "admin" being any of those; answers the broadcast's id."""
