@@ -20,7 +20,12 @@ run: $(INSTALLED) ## start everything on this machine with the demo weddings (RE
 	@$(BIN)/python -m stack run $(if $(RECIPIENTS),--recipients $(RECIPIENTS)) $(ARGS)
 
 test: verify ## every check, then the tests (ARGS="-k quiet_hours" for some of them)
+ifdef ARGS
 	$(BIN)/pytest $(ARGS)
+else
+	$(MAKE) --no-print-directory --file tests/lanes.mk alone
+	$(MAKE) --no-print-directory --file tests/lanes.mk --jobs 2 --output-sync lanes
+endif
 
 verify: lint ## every check short of the tests: lint, layers, contract, generated code, migrations, locks
 	$(BIN)/lint-imports
