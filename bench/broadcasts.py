@@ -24,7 +24,23 @@ POLL_S = 0.001
 DEADLINE_S = 120.0
 RETRIES = 10
 RETRY_S = 1.0
+CALL_S = 30.0
+_OUT_OF_BREATH = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _QUERIES = load(Path(__file__).with_name("arrivals.sql"))
+
+
+async def have_accepted(
+    sender: SenderServiceStub, request: SendBroadcastRequest, metadata: Metadata
+) -> SendBroadcastResponse:
+    """As a client does that tries again as it was told to: a server that has just started may be out of breath."""
+    for _ in range(RETRIES):
+        try:
+            return await sender.SendBroadcast(request, metadata=metadata, timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _OUT_OF_BREATH:
+                raise
+            await asyncio.sleep(RETRY_S)
+    return await sender.SendBroadcast(request, metadata=metadata, timeout=CALL_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +87,10 @@ class Broadcasts:
             targeting=targeting,
             wedding_id=wedding_id,
         )
-        answer = await self._answer(request)
+        answer = await have_accepted(self._sender, request, self._metadata)
         if answer.targeted_users != size:
             raise RuntimeError(f"{answer.targeted_users} people are targeted, not {size}")
         return UUID(answer.broadcast.broadcast_id)
-
-    async def _answer(self, request: SendBroadcastRequest) -> SendBroadcastResponse:
-        """As a client does that tries again as it was told to: a server that has just started may be out of breath."""
-        for _ in range(RETRIES):
-            try:
-                return await self._sender.SendBroadcast(request, metadata=self._metadata, timeout=30)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise
-                await asyncio.sleep(RETRY_S)
-        return await self._sender.SendBroadcast(request, metadata=self._metadata, timeout=30)
 
     async def arrive(self, broadcast_id: UUID, size: int, at_best_s: float = 0.0) -> None:
         """Return once everybody has it, committed; `at_best_s` is the least that it took before."""

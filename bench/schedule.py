@@ -19,7 +19,7 @@ from wedsync.broadcast.v1.sender_pb2 import SendBroadcastRequest
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from bench.announcements import Announced, Announcements, nats_server
-from bench.broadcasts import EMERGENCY, PAYMENT
+from bench.broadcasts import EMERGENCY, PAYMENT, have_accepted
 from bench.report import Bound, Result, Row, Summary, summarize
 from bench.site import Metadata, mailer, started
 from shared.queries import load
@@ -44,7 +44,6 @@ _SLACK: Final = 1.5
 _LEAD_S: Final = 5.0
 _POLL_S: Final = 0.002
 _LOOK_S: Final = 1.0
-_CALL_S: Final = 30.0
 _PATIENCE_S: Final = 1_800.0
 _IDLE_LIMIT_MS: Final = 250.0
 # Lanes have workers of their own, so what is less urgent begins when the last critical ones leave room for it.
@@ -94,9 +93,7 @@ class Suite:
 
         async def one(priority: "Priority.ValueType", moment: float) -> None:
             async with callers:
-                answer = await self._sender.SendBroadcast(
-                    self._request(priority, moment), metadata=self._metadata, timeout=_CALL_S
-                )
+                answer = await have_accepted(self._sender, self._request(priority, moment), self._metadata)
             accepted.append(Scheduled(answer.broadcast.broadcast_id, priority, moment))
 
         async with asyncio.TaskGroup() as sending:
