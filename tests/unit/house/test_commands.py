@@ -35,7 +35,22 @@ def test_make_test_runs_every_check_and_ends_on_pytest() -> None:
     )  # fmt: skip
     for check in checks:
         assert any(command.startswith(check) for command in commands[:-1]), check
-    assert commands[-1] == "pytest"
+    assert commands[-1].startswith("pytest tests/")
+
+
+def test_make_test_runs_each_test_once() -> None:
+    """Whatever is in a folder of tests is in one of the runs of pytest, and in no other."""
+    commands = re.findall(r"^\.venv/bin/pytest (tests/.+?) *$", make("--dry-run", "test"), re.MULTILINE)
+    folders = [Path(folder) for command in commands for folder in command.split()]
+    files = [path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert {file: sum(folder in file.parents for folder in folders) for file in files} == dict.fromkeys(
+        files, 1
+    )
+
+
+def test_tests_that_are_named_are_run_alone() -> None:
+    """`make test ARGS=...` gives pytest what was typed, and runs nothing else of it."""
+    assert make("--dry-run", "test", "ARGS=-k quiet_hours").endswith(".venv/bin/pytest -k quiet_hours\n")
 
 
 def test_settings_typed_after_a_target_reach_the_program() -> None:
