@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from google.protobuf.timestamp_pb2 import Timestamp
 from wedsync.broadcast.v1.sender_pb2 import GetQuotaRequest, GetQuotaResponse, Quota
 
 from cli import output
@@ -43,8 +44,13 @@ def print_quota(left: Quota) -> None:
     """What is left, and when there is more if it is nothing."""
     hour = f"{left.hour_remaining:,} of {left.hour_limit:,} in this hour"
     day = f"{left.day_remaining:,} of {left.day_limit:,} in 24 hours"
-    again = f"; the next is free at {output.moment(left.reset_time)}" if left.HasField("reset_time") else ""
+    again = f"; the next is free at {_second_after(left.reset_time)}" if left.HasField("reset_time") else ""
     output.console.print(f"Left to send: {hour}, {day}{again}.")
+
+
+def _second_after(moment: Timestamp) -> str:
+    """Whoever comes at that second must not be too early, as with the one that a refusal tells."""
+    return output.moment(Timestamp(seconds=moment.seconds + (moment.nanos > 0)))
 
 
 def print_if_few(left: Quota) -> None:
