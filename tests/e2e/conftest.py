@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from stack.background import BackgroundStack
-from stack.world import demo_id
 from tests.e2e import two_weddings
-from tests.e2e.client import Client, broadcast, eventually, refused_send
+from tests.e2e.client import Client
 
 RECIPIENTS = 2_000
 ADMINS = 4
@@ -32,19 +31,3 @@ async def client(suite: BackgroundStack) -> AsyncIterator[Client]:
 async def world(client: Client) -> two_weddings.World:
     """Two weddings that look alike, for those who look for a way from one to the other."""
     return await two_weddings.build(client)
-
-
-@pytest.fixture(scope="session", autouse=True)
-async def intruder(client: Client) -> str:
-    """A coordinator on no team who tries a wall, twice, before all stories: to be on record takes a minute."""
-    name = "intruder"
-    await client.add_coordinator(name)
-    request = broadcast(type="timeline.changed", wedding_id=str(demo_id("wedding-1")))
-
-    async def is_kept_out() -> bool:
-        _, details = await refused_send(client, request, name)
-        return details.reason_name == "OUTSIDE_REACH"
-
-    await eventually(is_kept_out, "the sender to know them")
-    assert await is_kept_out()
-    return name
