@@ -155,13 +155,6 @@ class InvalidCursor(InvalidField):
     reason = error_reason_pb2.ERROR_REASON_INVALID_CURSOR
 
 
-class CursorTooOld(ServiceError):
-    """What the cursor points at is no longer kept; start again without one."""
-
-    status = code_pb2.OUT_OF_RANGE
-    reason = error_reason_pb2.ERROR_REASON_CURSOR_TOO_OLD
-
-
 class RequestIdReused(ServiceError):
     """The request_id was already used with another body."""
 

@@ -10,12 +10,11 @@ import structlog
 from wedsync.broadcast.v1 import inbox_pb2
 
 from services.inbox.changes import Event
-from services.inbox.domain import read_cursor
 from services.inbox.fanout import Fanout, Subscription
 from services.inbox.identities import Identities
 from services.inbox.outlets import Outlet
 from services.inbox.streams import StreamTerms
-from services.inbox.syncing import Syncing
+from services.inbox.syncing import Start, Syncing
 from shared.auth import LEEWAY_S, Identity, TokenVerifier
 from shared.clock import Clock
 from shared.errors import (
@@ -155,13 +154,13 @@ class SharedStream(Outlet):
             raise TooManyStreams
         connections = self._connections
         number, remaining_s = await connections.admit(request.user_token)
-        after = read_cursor(request.cursor, connections.log_identity) if request.cursor else None
+        start = Start.of(request.cursor, connections.log_identity, skip_snapshot=request.skip_snapshot)
         subscription = Subscription(number, self, request.handle)
         connections.fanout.open(subscription)
         person.subscription = subscription
         loop = asyncio.get_running_loop()
         person.expiry = loop.call_later(remaining_s, self._finish, request.handle, TokenExpired().reason_name)
-        connections.syncing.begin(subscription, after, skip_snapshot=request.skip_snapshot)
+        connections.syncing.begin(subscription, start)
         subscribed = inbox_pb2.InboxSubscribed(cursor=connections.syncing.cursor(subscription))
         self._tell(inbox_pb2.ConnectInboxesResponse(handles=[request.handle], subscribed=subscribed))
 

@@ -265,16 +265,16 @@ def write_cursor(position: int, log_identity: UUID) -> str:
     return opaque.encode(position.to_bytes(_POSITION_BYTES) + log_identity.bytes[:_POSITION_BYTES])
 
 
-def read_cursor(cursor: str, log_identity: UUID) -> int:
-    """The place that a cursor names. Raises InvalidCursor for one that is none of this log's."""
+def read_cursor(cursor: str, log_identity: UUID) -> int | None:
+    """The place that a cursor names, None when that is in a log which is no more. Raises InvalidCursor for rubbish."""
     try:
         raw = opaque.decode(cursor)
     except ValueError as error:
         raise InvalidCursor from error
     position = int.from_bytes(raw[:_POSITION_BYTES])
-    if position > _LAST_POSITION or cursor != write_cursor(position, log_identity):
+    if len(raw) != 2 * _POSITION_BYTES or position > _LAST_POSITION:
         raise InvalidCursor
-    return position
+    return position if raw[_POSITION_BYTES:] == log_identity.bytes[:_POSITION_BYTES] else None
 
 
 def _query(recipient_number: int, wanted: Filter) -> bytes:

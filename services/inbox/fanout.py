@@ -44,10 +44,11 @@ class Stream(Protocol):
 class Subscription:
     """One person on one stream, who has everything up to `position`; `handle` is the stream's own name for them.
 
-    While they are live, `position` stands still: they have everything that was delivered.
+    While they are live, `position` stands still: they have everything that was delivered. `recovered` is whether
+    nothing was missed since the last event that they saw, on this stream or on the one whose cursor they came with.
     """
 
-    __slots__ = ("handle", "is_live", "number", "position", "stream")
+    __slots__ = ("handle", "is_live", "number", "position", "recovered", "stream")
 
     def __init__(self, number: int, stream: Stream, handle: int = 0) -> None:
         self.number = number
@@ -55,6 +56,7 @@ class Subscription:
         self.handle = handle
         self.position = 0
         self.is_live = False
+        self.recovered = False
 
     def send(self, event: Event) -> None:
         """Show this one an event."""

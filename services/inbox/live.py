@@ -12,7 +12,7 @@ from services.inbox.changes import Change, Changes
 from services.inbox.entries import Entry, read_entry
 from services.inbox.waking import Waking
 from shared.backoff import backoff_s
-from shared.errors import CursorTooOld, DependencyUnavailable
+from shared.errors import DependencyUnavailable
 from shared.ordered_log import LogEntry, LogTruncated, OrderedLog
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ class Tail:
         while self.position < head:
             try:
                 self._recent.extend(await self.read_after(self.position))
-            except CursorTooOld:
+            except LogTruncated:
                 # Pruned to somewhere behind this place.
                 self.position = min(self.position + _BATCH, head)
                 continue
@@ -101,11 +101,8 @@ class Tail:
         return list(islice(self._recent, len(self._recent) - max(missing, 0), None))
 
     async def read_after(self, position: int) -> list[Change]:
-        """Some of what follows a position, from the log itself. Raises CursorTooOld when it is no longer there."""
-        try:
-            entries = await self._log.read(position, _BATCH)
-        except LogTruncated as error:
-            raise CursorTooOld from error
+        """Some of what follows a position, from the log itself. Raises LogTruncated when it is no longer there."""
+        entries = await self._log.read(position, _BATCH)
         return [change for _, change in await self._understand(entries)]
 
     async def _understand(self, entries: Sequence[LogEntry]) -> list[tuple[Entry | None, Change]]:

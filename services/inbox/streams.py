@@ -9,10 +9,9 @@ from uuid import UUID
 from typing_extensions import override
 
 from services.inbox.changes import Event
-from services.inbox.domain import read_cursor
 from services.inbox.fanout import Fanout, Subscription
 from services.inbox.outlets import Outlet
-from services.inbox.syncing import Syncing
+from services.inbox.syncing import Start, Syncing
 from shared.errors import ServiceError
 
 _LIMIT_BYTES: Final = 1 << 20
@@ -66,13 +65,13 @@ class InboxStreams:
         self._terms = terms
 
     async def watch(self, recipient_number: int, cursor: str) -> AsyncGenerator[bytes, None]:
-        """Serialised events, without end: a snapshot first, or what follows a cursor. Raises InvalidCursor."""
-        after = read_cursor(cursor, self._log_identity) if cursor else None
+        """Serialised events, without end: what follows a cursor, or a snapshot first. Raises InvalidCursor."""
+        start = Start.of(cursor, self._log_identity)
         stream = OwnStream(self._terms)
         subscription = Subscription(recipient_number, stream)
         with self._fanout.carrying(stream, is_shared=False):
             self._fanout.open(subscription)
-            self._syncing.begin(subscription, after)
+            self._syncing.begin(subscription, start)
             try:
                 while True:
                     payload = await stream.take(self._terms.heartbeat_s)

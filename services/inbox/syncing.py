@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
+from uuid import UUID
 
 import structlog
 from wedsync.broadcast.v1 import inbox_pb2
 
 from services.inbox.changes import Change, Changes, Event, Need
+from services.inbox.domain import read_cursor
 from services.inbox.fanout import Fanout, Subscription
 from services.inbox.groups import Group
 from services.inbox.inboxes import FirstPage, Inboxes
 from services.inbox.live import Tail
-from shared.errors import CursorTooOld, Internal
+from shared.errors import Internal
+from shared.ordered_log import LogTruncated
 from shared.translations import to_service_error
 
 log = structlog.get_logger(__name__)
@@ -21,6 +25,22 @@ _COUNTS_AT_ONCE = 8
 _PAGES_TOGETHER = 32
 # So many changes may be shown without looking whether there is room for them.
 _FEW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a stream begins: with what follows a position, or else where the log ends, with what is needed there."""
+
+    after: int | None
+    need: Need
+
+    @classmethod
+    def of(cls, cursor: str, log_identity: UUID, *, skip_snapshot: bool = False) -> Self:
+        """What a client asks for; a cursor of a log that is no more begins anew. Raises InvalidCursor."""
+        if cursor:
+            after = read_cursor(cursor, log_identity)
+            return cls(after, Need.SNAPSHOT if after is None else Need.COUNT)
+        return cls(None, Need.COUNT if skip_snapshot else Need.SNAPSHOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +69,11 @@ class Syncing:
         for subscription in self._fanout.deliver(change):
             self._start(subscription, change.need)
 
-    def begin(self, subscription: Subscription, after: int | None, *, skip_snapshot: bool = False) -> int:
-        """Start one who was taken in: after a position, or with a snapshot, or just with the badge; where it starts."""
-        subscription.position = self._tail.position if after is None else after
-        needs_snapshot = after is None and not skip_snapshot
-        self._start(subscription, Need.SNAPSHOT if needs_snapshot else Need.COUNT)
-        return subscription.position
+    def begin(self, subscription: Subscription, start: Start) -> None:
+        """Start one who was taken in."""
+        subscription.position = self._tail.position if start.after is None else start.after
+        subscription.recovered = start.after is not None
+        self._start(subscription, start.need)
 
     def end(self, subscription: Subscription) -> None:
         """Give this one nothing more."""
@@ -79,7 +98,11 @@ class Syncing:
     async def _run(self, subscription: Subscription, need: Need) -> None:
         try:
             while need is not Need.NOTHING:
-                need = await self._step(subscription, need)
+                try:
+                    need = await self._step(subscription, need)
+                except LogTruncated:
+                    # What this one has not seen is no longer kept.
+                    need = _anew(subscription)
         except Exception as error:  # noqa: BLE001  # whatever it is, this one cannot go on, and the others can
             subscription.stream.fail(subscription, to_service_error(error) or _defect(error))
         self._running.pop(subscription, None)
@@ -90,10 +113,10 @@ class Syncing:
             await subscription.stream.room()
             if need is Need.COUNT:
                 need = await self._catch_up(subscription)
-            look = await self._look(subscription.number, need)
+            look = await self._look(subscription, need)
             if need is Need.COUNT and look.position < subscription.position:
                 # A cursor from the future: the log was put back to an earlier state.
-                raise CursorTooOld
+                raise LogTruncated(subscription.position, look.position)
             await self._tail.reach(look.position)
             return self._advance(subscription, look, need)
 
@@ -108,7 +131,7 @@ class Syncing:
             for change in changes:
                 await subscription.stream.room()
                 if _show_all(subscription, [change]) is Need.SNAPSHOT:
-                    return Need.SNAPSHOT
+                    return _anew(subscription)
                 subscription.position = change.position
 
     def _advance(self, subscription: Subscription, look: _Look, need: Need) -> Need:
@@ -120,15 +143,17 @@ class Syncing:
             return need
         before = [change for change in changes if change.position <= look.position]
         if _show_all(subscription, before) is Need.SNAPSHOT:
-            return Need.SNAPSHOT
+            return _anew(subscription)
         subscription.send(look.event)
+        subscription.recovered = True
         subscription.position = max(subscription.position, look.position)
         left = _show_all(subscription, changes[len(before) :], until=Need.COUNT)
         if left is Need.NOTHING:
             self._fanout.join(subscription)
         return left
 
-    async def _look(self, number: int, need: Need) -> _Look:
+    async def _look(self, subscription: Subscription, need: Need) -> _Look:
+        number = subscription.number
         event = inbox_pb2.InboxEvent()
         if need is Need.COUNT:
             async with self._counting:
@@ -139,8 +164,15 @@ class Syncing:
             badge = page.badge
             event.snapshot.MergeFromString(page.items)
             event.snapshot.unread_count = badge.unread_count
+            event.snapshot.recovered = subscription.recovered
         event.cursor = self._changes.cursor(badge.position)
         return _Look(badge.position, Event.of(event))
+
+
+def _anew(subscription: Subscription) -> Need:
+    """Have one begin anew who cannot be shown one by one what they have not seen, and be told so."""
+    subscription.recovered = False
+    return Need.SNAPSHOT
 
 
 def _show_all(subscription: Subscription, changes: Iterable[Change], until: Need = Need.SNAPSHOT) -> Need:

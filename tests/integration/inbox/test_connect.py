@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+from services.inbox.domain import write_cursor
 from tests.integration.inbox.site import Person, Site, end
 from tests.integration.inbox.watching import Connection, connecting, watching
 from tests.integration.shared.polling import until
@@ -61,6 +62,20 @@ async def test_a_person_goes_on_from_their_cursor(site: Site) -> None:
         assert (await connection.next(1, "subscribed")).cursor == cursor
         assert (await connection.next(1, "added")).item.broadcast_id == missed
         assert (await connection.next(1, "unread_count")).unread_count == 1
+
+
+async def test_a_cursor_that_is_too_old_says_so(site: Site) -> None:
+    """Its person begins with a snapshot, also one who would have gone without: it says that events were missed."""
+    amara = site.person()
+    await site.send([amara])
+    lost = write_cursor(1, amara.user_id)
+    async with connecting(site) as connection:
+        await connection.subscribe(1, amara.token, cursor=lost, skip_snapshot=True)
+        await connection.next(1, "subscribed")
+        snapshot = await connection.next(1, "snapshot")
+        assert (snapshot.recovered, len(snapshot.items)) == (False, 1)
+        second = await site.send([amara])
+        assert (await connection.next(1, "added")).item.broadcast_id == second
 
 
 async def test_what_is_wrong_with_one_person_ends_them_alone(site: Site) -> None:

@@ -71,11 +71,10 @@ def test_a_changed_page_token_is_refused(below: int, place: int, letter: str) ->
 
 @given(POSITIONS, st.uuids(), st.uuids())
 def test_a_cursor_is_good_for_its_log_only(position: int, log: UUID, other: UUID) -> None:
-    """What it names there is nothing elsewhere."""
+    """What it names there is nothing elsewhere, and no mistake of the client's either: its log may have been lost."""
     assert read_cursor(write_cursor(position, log), log) == position
     if log.bytes[:8] != other.bytes[:8]:
-        with pytest.raises(InvalidCursor):
-            read_cursor(write_cursor(position, log), other)
+        assert read_cursor(write_cursor(position, log), other) is None
 
 
 def test_a_position_that_no_log_can_reach_is_refused() -> None:

@@ -14,6 +14,11 @@ if sys.version_info >= (3, 10):
 else:
     from typing_extensions import TypeAlias as _TypeAlias
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _ErrorReason:
@@ -68,8 +73,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_SENDER_LOST_RIGHT: by the time of dispatch the sender could no longer send this (FAILED_PRECONDITION)."""
     ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 21
     """ERROR_REASON_UNIMPLEMENTED: declared in the contract and not served yet (UNIMPLEMENTED)."""
-    ERROR_REASON_CURSOR_TOO_OLD: _ErrorReason.ValueType  # 22
-    """ERROR_REASON_CURSOR_TOO_OLD: what the cursor points at is no longer kept; start again without one (OUT_OF_RANGE)."""
+    @_builtins.property
+    @_deprecated("""This enum value has been marked as deprecated using proto enum value options.""")
+    def ERROR_REASON_CURSOR_TOO_OLD(self) -> _ErrorReason.ValueType:   # 22
+        """ERROR_REASON_CURSOR_TOO_OLD: no longer said. A stream whose cursor is too old starts with a snapshot (recovered: false)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the machine-readable cause in google.rpc.ErrorInfo.reason, without the prefix ERROR_REASON_;
@@ -123,5 +130,5 @@ ERROR_REASON_SENDER_LOST_RIGHT: ErrorReason.ValueType  # 20
 ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 21
 """ERROR_REASON_UNIMPLEMENTED: declared in the contract and not served yet (UNIMPLEMENTED)."""
 ERROR_REASON_CURSOR_TOO_OLD: ErrorReason.ValueType  # 22
-"""ERROR_REASON_CURSOR_TOO_OLD: what the cursor points at is no longer kept; start again without one (OUT_OF_RANGE)."""
+"""ERROR_REASON_CURSOR_TOO_OLD: no longer said. A stream whose cursor is too old starts with a snapshot (recovered: false)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -468,7 +468,9 @@ class WatchInboxRequest(_message.Message):
 
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """cursor is that of the last event seen; empty starts with a snapshot."""
+    """cursor is that of the last event seen; empty starts with a snapshot. It is good for as long as the log is kept, on
+    every node.
+    """
     def __init__(
         self,
         *,
@@ -580,8 +582,15 @@ class InboxSnapshot(_message.Message):
 
     ITEMS_FIELD_NUMBER: _builtins.int
     UNREAD_COUNT_FIELD_NUMBER: _builtins.int
+    RECOVERED_FIELD_NUMBER: _builtins.int
     unread_count: _builtins.int
     """unread_count is the badge."""
+    recovered: _builtins.bool
+    """recovered is true when the stream has shown everything up to here, and the snapshot only replaces what a wall has
+    changed just now. It is false when the stream starts here: without a cursor, or because what followed the cursor is
+    no longer kept, or a team was changed since then. What a client still has is older, and more than 50 items may lie
+    between: those are listed by ListInboxItems.
+    """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InboxItem]:
         """items are the newest 50."""
@@ -591,10 +600,11 @@ class InboxSnapshot(_message.Message):
         *,
         items: _abc.Iterable[Global___InboxItem] | None = ...,
         unread_count: _builtins.int = ...,
+        recovered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "unread_count", b"unread_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "recovered", b"recovered", "unread_count", b"unread_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -794,7 +804,9 @@ class InboxSubscribe(_message.Message):
     cursor: _builtins.str
     """cursor is as in WatchInboxRequest."""
     skip_snapshot: _builtins.bool
-    """skip_snapshot starts without a cursor from now on and sends unread_count instead of a snapshot."""
+    """skip_snapshot starts without a cursor from now on and sends unread_count instead of a snapshot. It says nothing about
+    a cursor that is too old: that is told by a snapshot.
+    """
     def __init__(
         self,
         *,
@@ -908,9 +920,7 @@ class InboxEnded(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """reason is an ErrorReason without its prefix, such as TOKEN_EXPIRED, INVALID_CURSOR or CURSOR_TOO_OLD; empty after
-    unsubscribe.
-    """
+    """reason is an ErrorReason without its prefix, such as TOKEN_EXPIRED or INVALID_CURSOR; empty after unsubscribe."""
     cursor: _builtins.str
     """cursor is where to resume."""
     def __init__(

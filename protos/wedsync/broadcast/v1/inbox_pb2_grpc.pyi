@@ -38,9 +38,9 @@ class InboxServiceStub:
     """PinItem keeps an item on top. Not served yet."""
     WatchInbox: _aio.UnaryStreamMultiCallable[_inbox_pb2.WatchInboxRequest, _inbox_pb2.WatchInboxResponse]
     """WatchInbox streams the caller's inbox as it changes. Without a cursor it starts with a snapshot; with one it goes
-    on right after it, missing nothing and repeating nothing. Errors: INVALID_ARGUMENT (cursor), OUT_OF_RANGE
-    (CURSOR_TOO_OLD: start without one), RESOURCE_EXHAUSTED (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the
-    server goes down: resume from the last cursor.
+    on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept it starts
+    with a snapshot that says so (recovered is false). Errors: INVALID_ARGUMENT (cursor), RESOURCE_EXHAUSTED
+    (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the server goes down: resume from the last cursor.
     """
     ConnectInboxes: _aio.StreamStreamMultiCallable[_inbox_pb2.ConnectInboxesRequest, _inbox_pb2.ConnectInboxesResponse]
     """ConnectInboxes carries many people's streams for a caller that holds their sockets. Each is subscribed with the
@@ -135,9 +135,9 @@ class InboxServiceServicer:
         context: _aio.ServicerContext[_inbox_pb2.WatchInboxRequest, _abc.AsyncIterator[_inbox_pb2.WatchInboxResponse]],
     ) -> _abc.AsyncIterator[_inbox_pb2.WatchInboxResponse]:
         """WatchInbox streams the caller's inbox as it changes. Without a cursor it starts with a snapshot; with one it goes
-        on right after it, missing nothing and repeating nothing. Errors: INVALID_ARGUMENT (cursor), OUT_OF_RANGE
-        (CURSOR_TOO_OLD: start without one), RESOURCE_EXHAUSTED (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the
-        server goes down: resume from the last cursor.
+        on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept it starts
+        with a snapshot that says so (recovered is false). Errors: INVALID_ARGUMENT (cursor), RESOURCE_EXHAUSTED
+        (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the server goes down: resume from the last cursor.
         """
 
     def ConnectInboxes(
