@@ -183,7 +183,9 @@ async def _watch(connection: Connection, cursor: str) -> None:
         try:
             async for event in inbox_events(connection, cursor):
                 if cursor and event.HasField("snapshot") and not event.snapshot.recovered:
-                    output.errors.print("What followed is not known any more: this is the inbox as it is.", style="dim")
+                    output.errors.print(
+                        "What followed is not known any more: this is the inbox as it is.", style="dim"
+                    )
                 cursor = event.cursor or cursor
                 output.print_json(event) if connection.json else print_event(event)
         except grpc.aio.AioRpcError as error:
