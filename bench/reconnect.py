@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import quantiles
 from time import monotonic
 from typing import Final
 from uuid import UUID
@@ -29,14 +30,28 @@ OWN_CONNECTIONS, SHARED_CONNECTIONS = 32, 2
 ROUNDS: Final = 2
 TIMEOUT_S: Final = 120.0
 _LIMIT_MS: Final = 30_000.0
+_UNSTEADY: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """Milliseconds from the kill until each was back, and what was wrong, over all rounds."""
+    """Milliseconds from the kill until each was back, by round, and what was wrong, over all rounds."""
 
-    back_ms: Sequence[float]
+    rounds_ms: Sequence[Sequence[float]]
     returns: Sequence[Return]
+
+    @property
+    def back_ms(self) -> list[float]:
+        """Of all rounds."""
+        return [each for round_ms in self.rounds_ms for each in round_ms]
+
+    @property
+    def unsteadiness(self) -> float:
+        """How unlike two parts of the way are: 1.0 when those before the median come as fast as those after it.
+
+        The first and the last tenth are left out; of all rounds the worst.
+        """
+        return max(map(_unsteadiness, self.rounds_ms))
 
     def total(self, what: str) -> int:
         """The sum of one of the counts of all returns."""
@@ -50,6 +65,7 @@ class Storm:
         """What is promised of it."""
         return [
             Bound(f"{case}, the last one back", max(self.back_ms), _LIMIT_MS),
+            Bound(f"{case}, the quicker half beside the slower one", self.unsteadiness, _UNSTEADY, "times"),
             Bound(f"{case}, missed", self.total("missed"), 0, "people"),
             Bound(f"{case}, shown twice", self.total("repeated"), 0, "people"),
             Bound(f"{case}, refused without a hint", self.total("without_hint"), 0, "streams"),
@@ -82,19 +98,28 @@ async def _storm(stack: BackgroundStack, people: int, connections: int, shared: 
     async with grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as channel:
         broadcasts = await Broadcasts.open(connection, SenderServiceStub(channel), mailer(stack))
         crowds = await _gather(stack, await broadcasts.users(1, people), connections, shared)
-        back_ms: list[float] = []
+        rounds_ms: list[list[float]] = []
         returns: list[Return] = []
         for _ in range(ROUNDS):
             killed_at = monotonic()
             stack.kill("inbox")
             broadcast_id = await broadcasts.send(PAYMENT, Targeting(everyone=True), people)
             returns += await asyncio.gather(*(crowd.back(str(broadcast_id), TIMEOUT_S) for crowd in crowds))
-            back_ms += [(moment - killed_at) * 1e3 for each in returns[-CLIENTS:] for moment in each.back_at]
+            rounds_ms.append(
+                [(moment - killed_at) * 1e3 for each in returns[-CLIENTS:] for moment in each.back_at]
+            )
         await asyncio.gather(*(crowd.close() for crowd in crowds))
     await connection.close()
-    if len(back_ms) < people * ROUNDS:
-        raise RuntimeError(f"only {len(back_ms)} of {people * ROUNDS} streams came back")
-    return Storm(back_ms, returns)
+    storm = Storm(rounds_ms, returns)
+    if len(storm.back_ms) < people * ROUNDS:
+        raise RuntimeError(f"only {len(storm.back_ms)} of {people * ROUNDS} streams came back")
+    return storm
+
+
+def _unsteadiness(back_ms: Sequence[float]) -> float:
+    *_, first, _, _, _, middle, _, _, _, last = quantiles(back_ms, n=10)
+    before, after = middle - first, last - middle
+    return max(before, after) / max(min(before, after), 1.0)
 
 
 async def _gather(
