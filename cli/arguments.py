@@ -10,6 +10,7 @@ from google.type.date_pb2 import Date
 from google.type.interval_pb2 import Interval
 from google.type.timeofday_pb2 import TimeOfDay
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Channel, Priority
+from wedsync.broadcast.v1.directory_pb2 import UserType, WeddingStatus
 from wedsync.broadcast.v1.sender_pb2 import AnalyticsGroup, AuditAction, AuditCheckpoint
 
 from cli.exits import ExitCode, Failure
@@ -36,6 +37,16 @@ def parse_state(name: str) -> "BroadcastState.ValueType":
 def parse_group(name: str) -> "AnalyticsGroup.ValueType":
     """What rows of analytics are about, by its word."""
     return _parse_word("--group", name, "ANALYTICS_GROUP_", AnalyticsGroup.items())
+
+
+def parse_user_type(name: str) -> "UserType.ValueType":
+    """A kind of person by its word."""
+    return _parse_word("--type", name, "USER_TYPE_", UserType.items())
+
+
+def parse_wedding_status(name: str) -> "WeddingStatus.ValueType":
+    """Where a wedding is, by its word."""
+    return _parse_word("--status", name, "WEDDING_STATUS_", WeddingStatus.items())
 
 
 def _parse_word(option: str, name: str, prefix: str, values: Iterable[tuple[str, _Value]]) -> _Value:

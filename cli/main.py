@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from cli import admin, audit, broadcasts, demo, directory, inbox, output, preferences, quotas, reports, tokens
+from cli import (
+    admin,
+    audit,
+    broadcasts,
+    demo,
+    directory,
+    inbox,
+    output,
+    preferences,
+    quotas,
+    reports,
+    segments,
+    tokens,
+)
 from cli.exits import ExitCode, Failure
 from cli.settings import load
 
@@ -20,6 +33,7 @@ app.command("quota")(quotas.quota)
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(preferences.app, name="prefs")
 app.add_typer(directory.app, name="directory")
+app.add_typer(segments.app, name="segments")
 app.add_typer(audit.app, name="audit")
 app.add_typer(admin.app, name="admin")
 app.command("token")(tokens.token)

@@ -113,6 +113,8 @@ def word(enum_name: str) -> str:
         "PRIORITY_",
         "CATEGORY_",
         "AUDIT_ACTION_",
+        "USER_TYPE_",
+        "WEDDING_STATUS_",
     ):
         if enum_name.startswith(prefix):
             return enum_name.removeprefix(prefix).lower()

@@ -76,7 +76,7 @@ class DueConsumer:
         except UnknownOrder as error:
             raise Poison("UNKNOWN_BROADCAST") from error
         except UnresolvableAudience as error:
-            await self._fail(due.broadcast_id, f"NOT_FOUND: {error}", "UNRESOLVABLE_AUDIENCE")
+            await self._fail(due.broadcast_id, str(error), "UNRESOLVABLE_AUDIENCE")
 
     async def _is_known(self, broadcast_id: UUID) -> bool:
         """Whether there is a dispatch; then see to it that it moves on, or that the sender hears of its end."""

@@ -17,7 +17,7 @@ from services.dispatcher.snapshot import BrokenSnapshot, Slice, Snapshot
 from services.dispatcher.work import Order, Rules
 from shared.audience import Audience
 from shared.channels import ServiceChannel
-from shared.errors import NotFound, ServiceError
+from shared.errors import IllegalState, NotFound, ServiceError
 
 RESOLVE_TIMEOUT_S: Final = 10.0
 REEVALUATE_TIMEOUT_S: Final = 3.0
@@ -37,7 +37,7 @@ class UnknownOrder(Exception):
 
 
 class UnresolvableAudience(Exception):
-    """What the targeting names does not exist any more."""
+    """What the targeting names does not exist any more, or is not to be used: the reason's name, and what is told."""
 
 
 class Orders:
@@ -84,8 +84,8 @@ class Audiences:
             async for response in self._stub.ResolveAudience(request, timeout=RESOLVE_TIMEOUT_S):
                 last = response
                 await _take(slices, response)
-        except NotFound as error:
-            raise UnresolvableAudience(error.message) from error
+        except (NotFound, IllegalState) as error:
+            raise UnresolvableAudience(f"{error.reason_name}: {error.message}") from error
         if last is None:
             raise BrokenSnapshot("an answer about an audience was empty")
         return Snapshot(tuple(slices), last.targeted, _decided(last))

@@ -16,8 +16,8 @@ from services.preferences.domain import (
     Rules,
     Slice,
 )
-from services.preferences.index import unpack
 from services.preferences.messages import CHANNELS, CHANNELS_TOLD, date_message, timestamp, to_uuids
+from services.preferences.weddings import unpack
 from shared.audience import Audience, BrokenAudience
 from shared.errors import FieldViolation, InvalidField
 

@@ -18,11 +18,12 @@ from services.preferences.domain import (
     decide,
     outsiders,
 )
-from services.preferences.index import FacetKind, SetIndex, WeddingEntry
+from services.preferences.index import FacetKind, SetIndex
 from services.preferences.keeper import IndexKeeper
+from services.preferences.weddings import WeddingEntry
 from shared.audience import Audience
 from shared.clock import Clock
-from shared.errors import FieldViolation, InvalidField, NotFound
+from shared.errors import FieldViolation, IllegalState, InvalidField, NotFound
 
 _NOBODY_NAMED: Final = FieldViolation(
     "targeting", "must name somebody: everyone, user_ids, roles, tiers, segment_ids or wedding_ids"
@@ -125,18 +126,19 @@ class Audiences:
         self._clock = clock
 
     async def count(self, targeting: Targeting) -> Count:
-        """How many are meant. Raises InvalidField, NotFound."""
+        """How many are meant. Raises InvalidField, NotFound, IllegalState."""
         index, numbers = await self._look_up(targeting)
         wall = _within(index, [targeting.wedding_ids])
-        members = _meant(index, targeting, numbers, wall)
+        members = _meant(index, targeting, numbers, wall, self._clock.now())
         return _count(members, targeting, numbers, wall, index)
 
     async def resolve(self, targeting: Targeting, question: Question) -> Decision:
-        """Who is meant, and what each of them gets now. Raises InvalidField, NotFound."""
+        """Who is meant, and what each of them gets now. Raises InvalidField, NotFound, IllegalState."""
         index, numbers = await self._look_up(targeting)
+        now = self._clock.now()
         wall = _within(index, [targeting.wedding_ids, *question.walls])
-        members = _meant(index, targeting, numbers, wall)
-        view, now = _view(index, question, wall, targeting.wedding_ids), self._clock.now()
+        members = _meant(index, targeting, numbers, wall, now)
+        view = _view(index, question, wall, targeting.wedding_ids)
         slices = decide(question.rules, members, view, now, question.channels)
         return Decision(_count(members, targeting, numbers, wall, index), now, slices)
 
@@ -205,8 +207,6 @@ def _check(targeting: Targeting) -> None:
         raise InvalidField(violations=[_NOBODY_NAMED])
     if targeting.everyone and targeting.names_people:
         raise InvalidField(violations=[_EVERYONE_AND_SOME])
-    if targeting.segment_ids:
-        raise NotFound("A segment that the targeting names does not exist.")
 
 
 def _within(index: SetIndex, walls: Iterable[Sequence[UUID]]) -> Audience | None:
@@ -222,9 +222,13 @@ def _within(index: SetIndex, walls: Iterable[Sequence[UUID]]) -> Audience | None
 
 
 def _meant(
-    index: SetIndex, targeting: Targeting, numbers: Mapping[UUID, int], wall: Audience | None
+    index: SetIndex,
+    targeting: Targeting,
+    numbers: Mapping[UUID, int],
+    wall: Audience | None,
+    now: datetime,
 ) -> Audience:
-    """The people meant, within the wall."""
+    """The people meant, within the wall. Raises NotFound and IllegalState for a segment."""
     meant = index.everyone if wall is None else index.everyone & wall
     if not targeting.names_people:
         return meant
@@ -232,8 +236,28 @@ def _meant(
         Audience.of(numbers.values()),
         *(index.having(FacetKind.ROLE, role) for role in targeting.roles),
         *(index.having(FacetKind.TIER, tier) for tier in targeting.tiers),
+        *_in_segments(index, targeting.segment_ids, now),
     ]
     return meant & Audience.union_of(named)
+
+
+def _in_segments(index: SetIndex, segment_ids: Sequence[UUID], now: datetime) -> Iterator[Audience]:
+    """Those in each segment. Raises NotFound for one that there is not, IllegalState for one that is not active."""
+    found = {segment_id: index.segment(segment_id) for segment_id in segment_ids}
+    absent = [segment_id for segment_id, segment in found.items() if segment is None]
+    if absent:
+        message = "A segment that the targeting names does not exist."
+        raise NotFound(message, violations=_named(absent, "which does not exist"))
+    segments = [segment for segment in found.values() if segment is not None]
+    resting = [segment.segment_id for segment in segments if not segment.is_active]
+    if resting:
+        message = "A segment that the targeting names is not active."
+        raise IllegalState(message, violations=_named(resting, "which is not active"))
+    return (index.meeting(segment.criteria, now) for segment in segments)
+
+
+def _named(segment_ids: Iterable[UUID], problem: str) -> list[FieldViolation]:
+    return [FieldViolation("targeting.segment_ids", f"names {each}, {problem}") for each in segment_ids]
 
 
 def _view(index: SetIndex, question: Question, wall: Audience | None, targeted: Sequence[UUID]) -> View:

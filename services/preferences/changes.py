@@ -13,14 +13,17 @@ _UUID_BYTES: Final = 16
 
 
 class ChangeKind(StrEnum):
-    """What has changed: people or their settings, facts of weddings, teams, filters of weddings, or anything at all."""
+    """What has changed: people or their settings, facts of weddings, teams, filters, segments, or anything at all."""
 
     RECIPIENTS = "recipients"
     WEDDINGS = "weddings"
     TEAM = "team"
     FILTERS = "filters"
+    SEGMENTS = "segments"
     RELOAD = "reload"
 
+
+_OF_WEDDINGS: Final = (ChangeKind.WEDDINGS, ChangeKind.TEAM, ChangeKind.FILTERS)
 
 Entry: TypeAlias = tuple[str, bytes]
 """The kind and the body of a log entry."""
@@ -28,7 +31,7 @@ Entry: TypeAlias = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a stretch of the log is about: people, weddings whose facts changed, and weddings to be read again.
+    """What a stretch of the log is about: people, weddings whose facts changed, weddings to be read again, segments.
 
     With `is_reload` anything may have changed.
     """
@@ -36,6 +39,7 @@ class Changes:
     recipients: Audience = field(default_factory=Audience)
     redated: frozenset[UUID] = frozenset()
     weddings: frozenset[UUID] = frozenset()
+    segments: frozenset[UUID] = frozenset()
     is_reload: bool = False
 
 
@@ -49,10 +53,15 @@ def weddings_changed(kind: ChangeKind, wedding_ids: Iterable[UUID]) -> Entry:
     return kind, b"".join(wedding_id.bytes for wedding_id in wedding_ids)
 
 
+def segments_changed(segment_ids: Iterable[UUID]) -> Entry:
+    """These segments are different now, or gone."""
+    return ChangeKind.SEGMENTS, b"".join(segment_id.bytes for segment_id in segment_ids)
+
+
 def gather(entries: Iterable[LogEntry]) -> Changes:
     """What all these entries together are about."""
     people: list[Audience] = []
-    weddings: dict[ChangeKind, set[UUID]] = {kind: set() for kind in ChangeKind}
+    named: dict[ChangeKind, set[UUID]] = {kind: set() for kind in ChangeKind}
     is_reload = False
     for entry in entries:
         kind = ChangeKind(entry.kind)
@@ -61,14 +70,15 @@ def gather(entries: Iterable[LogEntry]) -> Changes:
         elif kind is ChangeKind.RECIPIENTS:
             people.append(Audience.from_bytes(entry.body))
         else:
-            weddings[kind].update(_wedding_ids(entry.body))
+            named[kind].update(_ids(entry.body))
     return Changes(
         Audience.union_of(people),
-        frozenset(weddings[ChangeKind.WEDDINGS]),
-        frozenset().union(*weddings.values()),
+        frozenset(named[ChangeKind.WEDDINGS]),
+        frozenset().union(*(named[kind] for kind in _OF_WEDDINGS)),
+        frozenset(named[ChangeKind.SEGMENTS]),
         is_reload,
     )
 
 
-def _wedding_ids(body: bytes) -> list[UUID]:
+def _ids(body: bytes) -> list[UUID]:
     return [UUID(bytes=body[at : at + _UUID_BYTES]) for at in range(0, len(body), _UUID_BYTES)]

@@ -31,6 +31,7 @@ class Settings:
     team_retry_s: float
     retention: RetentionTerms
     audit_retry_s: float
+    segment_count_s: float
     log_format: str | None
 
     @classmethod
@@ -49,5 +50,6 @@ class Settings:
             team_retry_s=env.seconds("PREFERENCES_TEAM_RETRY_S", 5.0, least=0.05, most=300),
             retention=RetentionTerms.read(env),
             audit_retry_s=env.seconds("PREFERENCES_AUDIT_RETRY_S", 5.0, least=0.05, most=300),
+            segment_count_s=env.seconds("PREFERENCES_SEGMENT_COUNT_S", 60.0, least=0.05, most=3600),
             log_format=read_format(env),
         )

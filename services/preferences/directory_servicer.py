@@ -11,6 +11,7 @@ from services.preferences.directory import ADMIN, COORDINATOR
 from services.preferences.directory_reads import DirectoryReads
 from services.preferences.directory_writes import DirectoryWrites
 from services.preferences.messages import recipient_message
+from services.preferences.segment_calls import Segments
 from shared.auth import current_identity, current_role
 from shared.cleaning import Cleaner
 from shared.rights import Right, any_person, roles, scopes
@@ -44,11 +45,14 @@ RIGHTS: Final[dict[str, Right]] = {
 
 
 class DirectoryServicer(DirectoryServiceServicer):
-    """The directory of people, weddings and teams; methods that are missing answer UNIMPLEMENTED."""
+    """The directory of people, weddings, teams and segments; methods that are missing answer UNIMPLEMENTED."""
 
-    def __init__(self, reads: DirectoryReads, writes: DirectoryWrites, cleaner: Cleaner) -> None:
+    def __init__(
+        self, reads: DirectoryReads, writes: DirectoryWrites, segments: Segments, cleaner: Cleaner
+    ) -> None:
         self._reads = reads
         self._writes = writes
+        self._segments = segments
         self._cleaner = cleaner
 
     @override
@@ -76,6 +80,36 @@ class DirectoryServicer(DirectoryServiceServicer):
         self, request: directory_pb2.SetWeddingTeamRequest, context: object
     ) -> directory_pb2.SetWeddingTeamResponse:
         return await self._writes.set_team(request)
+
+    @override
+    async def CreateSegment(
+        self, request: directory_pb2.CreateSegmentRequest, context: object
+    ) -> directory_pb2.CreateSegmentResponse:
+        return await self._segments.create(request)
+
+    @override
+    async def UpdateSegment(
+        self, request: directory_pb2.UpdateSegmentRequest, context: object
+    ) -> directory_pb2.UpdateSegmentResponse:
+        return await self._segments.update(request)
+
+    @override
+    async def GetSegment(
+        self, request: directory_pb2.GetSegmentRequest, context: object
+    ) -> directory_pb2.GetSegmentResponse:
+        return await self._segments.get(UUID(request.segment_id))
+
+    @override
+    async def ListSegments(
+        self, request: directory_pb2.ListSegmentsRequest, context: object
+    ) -> directory_pb2.ListSegmentsResponse:
+        return await self._segments.list(request)
+
+    @override
+    async def DeleteSegment(
+        self, request: directory_pb2.DeleteSegmentRequest, context: object
+    ) -> directory_pb2.DeleteSegmentResponse:
+        return await self._segments.delete(request)
 
     @override
     async def CleanUpDirectory(

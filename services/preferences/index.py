@@ -1,17 +1,14 @@
 """Owns the set indexes: who has what, as bitmaps, replaced set by set as people and weddings change."""
 
-import sys
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import datetime
 from enum import Enum, auto
-from functools import lru_cache
+from functools import reduce
+from operator import and_
 from typing import Final, TypeAlias, TypeVar
 from uuid import UUID
-
-import structlog
 
 from services.preferences.domain import (
     NOBODY,
@@ -21,17 +18,14 @@ from services.preferences.domain import (
     Rules,
     View,
     WeddingChannels,
-    WeddingDay,
     muted_weddings,
 )
 from services.preferences.quiet_hours import QuietWindow
+from services.preferences.segments import Criteria, SegmentEntry
+from services.preferences.weddings import WeddingEntry, WeddingSets, unpack, usable_zone
 from shared.audience import Audience
-from shared.time_zones import is_time_zone
-
-log = structlog.get_logger(__name__)
 
 _Key = TypeVar("_Key")
-_SUBSTITUTE_ZONE: Final = "UTC"
 _SETS_A_STEP: Final = 16
 
 
@@ -57,7 +51,7 @@ Facet: TypeAlias = tuple[FacetKind, str]
 class StandingGroup:
     """All people of the same role, type and tier.
 
-    `numbers`, here and below, are recipient numbers as big-endian 32-bit integers, one after the other, in any order.
+    `numbers`, here and below, are recipient numbers as `unpack` takes them.
     """
 
     role: str
@@ -105,27 +99,6 @@ class FilterGroup:
     numbers: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class WeddingEntry:
-    """A wedding as the directory has it.
-
-    `team` are recipient numbers as in StandingGroup: fifty thousand bitmaps of a dozen people each would take ten times
-    the memory.
-    """
-
-    wedding_id: UUID
-    couple_name: str
-    wedding_date: date | None
-    time_zone: str
-    team_version: int
-    team: bytes
-
-    @property
-    def day(self) -> WeddingDay | None:
-        """When it is, once that is fixed."""
-        return WeddingDay(self.wedding_date, _usable_zone(self.time_zone)) if self.wedding_date else None
-
-
 class SetIndex:
     """The directory and everybody's settings in effect, as of one place in the log.
 
@@ -139,7 +112,9 @@ class SetIndex:
         self._windows: dict[QuietWindow, Audience] = {}
         self._quiet = QuietPeople()
         self._weddings: dict[UUID, WeddingEntry] = {}
+        self._wedding_sets = WeddingSets()
         self._filters: dict[UUID, tuple[FilterGroup, ...]] = {}
+        self._segments: dict[UUID, SegmentEntry] = {}
 
     def replace_people(self, changed: Audience, groups: PeopleGroups) -> Iterator[None]:
         """From now on `groups` are all there is of `changed`; the others stay as they are.
@@ -168,12 +143,25 @@ class SetIndex:
     ) -> None:
         """From now on this is all there is of the weddings `changed`."""
         for wedding_id in changed:
-            self._weddings.pop(wedding_id, None)
+            before = self._weddings.pop(wedding_id, None)
+            if before is not None:
+                self._wedding_sets.take_out(before)
             self._filters.pop(wedding_id, None)
         for entry in entries:
             self._weddings[entry.wedding_id] = entry
+            self._wedding_sets.put(entry)
         for group in filters:
             self._filters[group.wedding_id] = (*self._filters.get(group.wedding_id, ()), group)
+
+    def prepare_weddings(self) -> Iterator[None]:
+        """Make what questions about many weddings are answered from, in steps, as the iterator is run through."""
+        return self._wedding_sets.prepare()
+
+    def replace_segments(self, changed: Iterable[UUID], entries: Iterable[SegmentEntry]) -> None:
+        """From now on this is all there is of the segments `changed`."""
+        for segment_id in changed:
+            self._segments.pop(segment_id, None)
+        self._segments |= {entry.segment_id: entry for entry in entries}
 
     def having(self, kind: FacetKind, value: str = "") -> Audience:
         """Those who have this; nobody when there is no such set."""
@@ -199,6 +187,25 @@ class SetIndex:
         """Everyone on at least one of these teams; weddings that do not exist have none."""
         entries = (self._weddings.get(wedding_id) for wedding_id in wedding_ids)
         return unpack(entry.team for entry in entries if entry is not None)
+
+    def segment(self, segment_id: UUID) -> SegmentEntry | None:
+        """A segment, None when there is none."""
+        return self._segments.get(segment_id)
+
+    def meeting(self, criteria: Criteria, now: datetime) -> Audience:
+        """Everybody who meets all of these at `now`; days pass without any change in the log."""
+        alternatives = (
+            [(FacetKind.ROLE, role) for role in criteria.roles],
+            [(FacetKind.TIER, tier) for tier in criteria.tiers],
+            [(FacetKind.USER_TYPE, user_type) for user_type in criteria.user_types],
+        )
+        met = [
+            Audience.union_of(self.having(*facet) for facet in facets) for facets in alternatives if facets
+        ]
+        if criteria.is_about_weddings:
+            met.append(self._wedding_sets.teams(criteria.wedding_statuses, criteria.wedding_within_days, now))
+        # Without any criterion this raises, and is not taken for everybody.
+        return reduce(and_, met) & self.everyone
 
     def view(self, rules: Rules, wall: Audience | None, about: Sequence[UUID]) -> View:
         """What a decision depends on: `wall` are those on the teams that bound it, `about` the weddings it is about."""
@@ -262,14 +269,6 @@ def settings_facets(group: SettingsGroup) -> Iterator[Facet]:
         yield FacetKind.CHANNEL_OFF, channel
 
 
-def unpack(numbers: Iterable[bytes]) -> Audience:
-    """The audience of recipient numbers as Postgres sends them, without making an object of any."""
-    words = array("I", b"".join(numbers))
-    if sys.byteorder == "little":
-        words.byteswap()
-    return Audience.of(words)
-
-
 def _replace(
     sets: dict[_Key, Audience], changed: Audience, arrivals: Mapping[_Key, list[bytes]]
 ) -> Iterator[None]:
@@ -288,14 +287,5 @@ def _replace(
             yield
 
 
-@lru_cache(maxsize=1_024)
-def _usable_zone(name: str) -> str:
-    """A zone that the database has: what came in past the service's own checks must not stop everybody's broadcasts."""
-    if is_time_zone(name):
-        return name
-    log.warning("unknown_time_zone", time_zone=name, instead=_SUBSTITUTE_ZONE)
-    return _SUBSTITUTE_ZONE
-
-
 def _usable_window(window: QuietWindow) -> QuietWindow:
-    return replace(window, time_zone=_usable_zone(window.time_zone))
+    return replace(window, time_zone=usable_zone(window.time_zone))

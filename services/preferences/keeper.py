@@ -51,6 +51,7 @@ class IndexKeeper:
         index = SetIndex(await self._log.head())
         await self._read_people(index)
         weddings = await self._read_weddings(index)
+        index.replace_segments((), await self._store.list_segments())
         self._index = index
         self._recent.clear()
         seconds = time.monotonic() - started
@@ -139,6 +140,7 @@ class IndexKeeper:
             filters = await self._store.find_filters([entry.wedding_id for entry in entries])
             index.replace_weddings((), entries, filters)
             count += len(entries)
+        await _prepare_weddings(index)
         return count
 
     async def _pass_after(self, running: asyncio.Task[None] | None) -> None:
@@ -169,10 +171,13 @@ class IndexKeeper:
         people = await self._store.find_people(changes.recipients) if changes.recipients else PeopleGroups()
         weddings = await self._store.find_weddings(changes.weddings) if changes.weddings else []
         filters = await self._store.find_filters(changes.weddings) if changes.weddings else []
+        segments = await self._store.find_segments(changes.segments) if changes.segments else []
         await _replace_people(self._index, changes.recipients, people)
         self._index.replace_weddings(changes.weddings, weddings, filters)
+        self._index.replace_segments(changes.segments, segments)
         self._index.version = entries[-1].position
         self._recent.extend(entries)
+        await _prepare_weddings(self._index)
         INDEX_APPLY_SECONDS.observe(time.monotonic() - started)
         _show(self._index)
 
@@ -192,6 +197,12 @@ class IndexKeeper:
 async def _replace_people(index: SetIndex, changed: Audience, groups: PeopleGroups) -> None:
     """Put people into the index without keeping everybody else waiting; they are in it when this returns."""
     for _ in index.replace_people(changed, groups):
+        await asyncio.sleep(0)
+
+
+async def _prepare_weddings(index: SetIndex) -> None:
+    """Make the sets that questions about weddings are answered from, without keeping everybody else waiting."""
+    for _ in index.prepare_weddings():
         await asyncio.sleep(0)
 
 

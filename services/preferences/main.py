@@ -20,6 +20,9 @@ from services.preferences.directory_writes import DirectoryWrites
 from services.preferences.keeper import IndexKeeper
 from services.preferences.own_preferences import OwnPreferences
 from services.preferences.retention import own_cleaner
+from services.preferences.segment_calls import USES, Segments
+from services.preferences.segment_counts import SegmentCounter
+from services.preferences.segment_store import SegmentStore
 from services.preferences.store import SCHEMA, DirectoryStore, IndexStore, PersonalStore
 from services.preferences.wall import InboxWall, WallFollower
 from shared import database, failpoints, logging, messaging
@@ -60,27 +63,29 @@ async def start(settings: Settings) -> RunningPreferences:
     nats = await messaging.connect(settings.messaging)
     inbox = open_channel("inbox", settings.inbox, settings.server.transport, settings.token)
     sender = open_channel(
-        "sender", settings.sender, settings.server.transport, settings.token, retried=[RECORD]
+        "sender", settings.sender, settings.server.transport, settings.token, retried=[RECORD, USES]
     )
 
     directory_log = OrderedLog(worked, SCHEMA)
     keeper = IndexKeeper(IndexStore(worked), directory_log)
     await keeper.build()
-    relay = team_relay(worked, nats)
-    personal = PersonalStore(called)
-    audiences = Audiences(keeper, SystemClock())
+    relay, clock = team_relay(worked, nats), SystemClock()
+    personal, saved = PersonalStore(called), SegmentStore(called, worked, directory_log)
+    audiences = Audiences(keeper, clock)
     directory = DirectoryStore(worked, directory_log, Outbox(worked, SCHEMA))
     wall = InboxWall(directory, InboxServiceStub(inbox))
     follower = WallFollower(directory, audiences, wall, settings.team_retry_s)
     teller, walls = (
         AuditTeller(AuditStore(worked), SenderServiceStub(sender), settings.audit_retry_s),
-        RefusalKeeper(WallRefusals(SystemClock()), report_to(SenderServiceStub(sender))),
+        RefusalKeeper(WallRefusals(clock), report_to(SenderServiceStub(sender))),
     )
-    own_preferences, writes = (
+    own_preferences, writes, segments, counter = (
         OwnPreferences(personal, KeptAnswers(called, SCHEMA), keeper),
         DirectoryWrites(directory, OnceOnly(worked, SCHEMA), wall, relay.wake, teller.wake),
+        Segments(saved, OnceOnly(worked, SCHEMA), keeper, SenderServiceStub(sender), clock),
+        SegmentCounter(saved, keeper, clock, settings.segment_count_s),
     )
-    cleaner = own_cleaner(worked, settings.worker_database_url, settings.retention, SystemClock())
+    cleaner = own_cleaner(worked, settings.worker_database_url, settings.retention, clock)
 
     health = HealthMonitor(
         [
@@ -104,9 +109,9 @@ async def start(settings: Settings) -> RunningPreferences:
     )
     server.add(
         add_DirectoryServiceServicer_to_server,
-        directory_servicer.DirectoryServicer(DirectoryReads(personal, keeper), writes, cleaner),
+        directory_servicer.DirectoryServicer(DirectoryReads(personal, keeper), writes, segments, cleaner),
         directory_servicer.RIGHTS,
-        writes.replays(),
+        writes.replays() | segments.replays(),
     )
     server.add(
         add_AudienceServiceServicer_to_server,
@@ -121,6 +126,7 @@ async def start(settings: Settings) -> RunningPreferences:
         "wall_follower": follower,
         "cleaner": cleaner,
         "audit_teller": teller,
+        "segment_counter": counter,
         "refusal_keeper": walls,
     }
     background = tuple(asyncio.create_task(loop.run(), name=name) for name, loop in loops.items())

@@ -23,11 +23,12 @@ from shared.errors import FieldViolation
 
 CHANNELS: Final = {each: common_pb2.Channel.Value(f"CHANNEL_{each.name}") for each in Channel}
 CHANNELS_TOLD: Final = {number: each for each, number in CHANNELS.items()}
-_USER_TYPES: Final = {each: directory_pb2.UserType.Value(f"USER_TYPE_{each.name}") for each in UserType}
-_USER_TYPES_TOLD: Final = {number: each for each, number in _USER_TYPES.items()}
-_STATUSES_TOLD: Final = {
-    directory_pb2.WeddingStatus.Value(f"WEDDING_STATUS_{each.name}"): each for each in WeddingStatus
+USER_TYPES: Final = {each: directory_pb2.UserType.Value(f"USER_TYPE_{each.name}") for each in UserType}
+USER_TYPES_TOLD: Final = {number: each for each, number in USER_TYPES.items()}
+STATUSES: Final = {
+    each: directory_pb2.WeddingStatus.Value(f"WEDDING_STATUS_{each.name}") for each in WeddingStatus
 }
+STATUSES_TOLD: Final = {number: each for each, number in STATUSES.items()}
 
 
 def to_given(message: preferences_pb2.Preferences) -> GivenPreferences:
@@ -85,7 +86,7 @@ def to_person(message: directory_pb2.Recipient) -> Person:
         UUID(message.user_id),
         message.display_name,
         message.role,
-        _USER_TYPES_TOLD[message.user_type],
+        USER_TYPES_TOLD[message.user_type],
         message.tier,
         message.email or None,
         message.phone or None,
@@ -101,7 +102,7 @@ def recipient_message(known: KnownPerson) -> directory_pb2.Recipient:
         number=known.number,
         display_name=person.display_name,
         role=person.role,
-        user_type=_USER_TYPES[person.user_type],
+        user_type=USER_TYPES[person.user_type],
         tier=person.tier,
         email=person.email or "",
         phone=person.phone or "",
@@ -116,7 +117,7 @@ def to_wedding(message: directory_pb2.WeddingEntry) -> WeddingDetails:
         UUID(message.wedding_id),
         message.couple_name,
         _to_date(message.wedding_date) if message.HasField("wedding_date") else None,
-        _STATUSES_TOLD[message.status],
+        STATUSES_TOLD[message.status],
         message.time_zone or "UTC",
     )
 

@@ -81,7 +81,7 @@ FROM recipients;
 -- What the index keeps of weddings, in pages; teams as one value each.
 SELECT
     weddings.wedding_id, weddings.couple_name, weddings.wedding_date, weddings.time_zone, weddings.team_version,
-    team.numbers
+    weddings.status::text AS status, team.numbers
 FROM weddings
 CROSS JOIN LATERAL (
     SELECT coalesce(string_agg(int4send(team_members.recipient_number), ''), '') AS numbers
@@ -96,7 +96,7 @@ LIMIT $2;
 -- The same for those whom the log names.
 SELECT
     weddings.wedding_id, weddings.couple_name, weddings.wedding_date, weddings.time_zone, weddings.team_version,
-    team.numbers
+    weddings.status::text AS status, team.numbers
 FROM weddings
 CROSS JOIN LATERAL (
     SELECT coalesce(string_agg(int4send(team_members.recipient_number), ''), '') AS numbers
@@ -111,6 +111,103 @@ SELECT wedding_id, muted, channels::text[] AS channels, string_agg(int4send(reci
 FROM wedding_filters
 WHERE wedding_id = ANY($1::uuid[])
 GROUP BY wedding_id, muted, channels;
+
+-- name: list_segment_criteria
+-- What the index keeps of segments: nothing of how many meet them, which changes without a place in the log.
+SELECT
+    segment_id, version, is_active, roles, tiers, user_types::text[] AS user_types,
+    wedding_statuses::text[] AS wedding_statuses, wedding_within_days
+FROM segments;
+
+-- name: find_segment_criteria
+-- The same for those whom the log names.
+SELECT
+    segment_id, version, is_active, roles, tiers, user_types::text[] AS user_types,
+    wedding_statuses::text[] AS wedding_statuses, wedding_within_days
+FROM segments
+WHERE segment_id = ANY($1::uuid[]);
+
+-- name: find_segment
+-- One as it is shown.
+SELECT
+    segment_id, name, description, is_active, roles, tiers, user_types::text[] AS user_types,
+    wedding_statuses::text[] AS wedding_statuses, wedding_within_days, version,
+    user_count, user_count_time, create_time, update_time
+FROM segments
+WHERE segment_id = $1;
+
+-- name: lock_segment
+-- The same for whoever is about to change it, one at a time.
+SELECT
+    segment_id, name, description, is_active, roles, tiers, user_types::text[] AS user_types,
+    wedding_statuses::text[] AS wedding_statuses, wedding_within_days, version,
+    user_count, user_count_time, create_time, update_time
+FROM segments
+WHERE segment_id = $1
+FOR UPDATE;
+
+-- name: list_segments_after
+-- A page by name; what follows a name is what follows it whatever its case. No name is empty.
+SELECT
+    segment_id, name, description, is_active, roles, tiers, user_types::text[] AS user_types,
+    wedding_statuses::text[] AS wedding_statuses, wedding_within_days, version,
+    user_count, user_count_time, create_time, update_time
+FROM segments
+WHERE lower(name) > lower($1)
+ORDER BY lower(name)
+LIMIT $2;
+
+-- name: add_segment
+-- A new one, counted.
+INSERT INTO segments (
+    name, description, is_active, roles, tiers, user_types, wedding_statuses, wedding_within_days,
+    user_count, user_count_time
+)
+VALUES ($1, $2, $3, $4, $5, $6::text[]::user_type[], $7::text[]::wedding_status[], $8, $9, now())
+RETURNING
+    segment_id, name, description, is_active, roles, tiers, user_types::text[] AS user_types,
+    wedding_statuses::text[] AS wedding_statuses, wedding_within_days, version,
+    user_count, user_count_time, create_time, update_time;
+
+-- name: change_segment
+-- All of one that its changer has locked, counted anew.
+UPDATE segments
+SET
+    name = $2,
+    description = $3,
+    is_active = $4,
+    roles = $5,
+    tiers = $6,
+    user_types = $7::text[]::user_type[],
+    wedding_statuses = $8::text[]::wedding_status[],
+    wedding_within_days = $9,
+    version = version + 1,
+    user_count = $10,
+    user_count_time = now(),
+    update_time = now()
+WHERE segment_id = $1
+RETURNING
+    segment_id, name, description, is_active, roles, tiers, user_types::text[] AS user_types,
+    wedding_statuses::text[] AS wedding_statuses, wedding_within_days, version,
+    user_count, user_count_time, create_time, update_time;
+
+-- name: remove_segment
+-- One that its remover has locked.
+DELETE FROM segments
+WHERE segment_id = $1;
+
+-- name: list_due_counts
+-- Whose count is older than it should be: not those that another process has just counted.
+SELECT segment_id
+FROM segments
+WHERE user_count_time IS NULL OR user_count_time < now() - make_interval(secs => $1::float8)
+ORDER BY user_count_time NULLS FIRST;
+
+-- name: keep_count
+-- How many met the criteria of this version; of another it says nothing.
+UPDATE segments
+SET user_count = $3, user_count_time = now()
+WHERE segment_id = $1 AND version = $2;
 
 -- name: take_directory_turn
 -- One change of people, weddings or teams at a time, so that none decides on what another is about to change; and whose it

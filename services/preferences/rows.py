@@ -3,14 +3,13 @@
 from collections.abc import Iterable
 from uuid import UUID
 
-from services.preferences.directory import KnownPerson, Person, UserType
+from services.preferences.directory import KnownPerson, Person, UserType, WeddingStatus
 from services.preferences.domain import Category, Channel
 from services.preferences.index import (
     FilterGroup,
     PeopleGroups,
     SettingsGroup,
     StandingGroup,
-    WeddingEntry,
     WindowGroup,
 )
 from services.preferences.presets import (
@@ -22,6 +21,8 @@ from services.preferences.presets import (
     preset_for,
 )
 from services.preferences.quiet_hours import QuietWindow
+from services.preferences.segments import Criteria, Segment, SegmentEntry, SegmentValues
+from services.preferences.weddings import WeddingEntry
 from shared.database import Row, Value
 
 
@@ -98,12 +99,46 @@ def to_wedding_entry(row: Row) -> WeddingEntry:
         row["time_zone"],
         row["team_version"],
         row["numbers"],
+        WeddingStatus(row["status"]),
     )
 
 
 def to_filter_group(row: Row) -> FilterGroup:
     """A row of `find_filters`."""
     return FilterGroup(row["wedding_id"], row["muted"], to_channels(row["channels"]), row["numbers"])
+
+
+def to_segment(row: Row) -> Segment:
+    """A row of `find_segment`, `lock_segment` or `list_segments_after`, or what a change of one returns."""
+    return Segment(
+        row["segment_id"],
+        SegmentValues(row["name"], row["description"], _criteria(row), row["is_active"]),
+        row["version"],
+        row["user_count"],
+        row["user_count_time"],
+        row["create_time"],
+        row["update_time"],
+    )
+
+
+def from_segment(values: SegmentValues) -> tuple[Value, ...]:
+    """The arguments of `add_segment` from the name to the days, in its order."""
+    criteria = values.criteria
+    return (
+        values.name,
+        values.description,
+        values.is_active,
+        criteria.roles,
+        criteria.tiers,
+        criteria.user_types,
+        criteria.wedding_statuses,
+        criteria.wedding_within_days,
+    )
+
+
+def to_segment_entry(row: Row) -> SegmentEntry:
+    """A row of `list_segment_criteria` or `find_segment_criteria`."""
+    return SegmentEntry(row["segment_id"], row["version"], row["is_active"], _criteria(row))
 
 
 def to_known_person(row: Row) -> KnownPerson:
@@ -124,6 +159,16 @@ def to_known_person(row: Row) -> KnownPerson:
 def to_channels(names: Iterable[str]) -> frozenset[Channel]:
     """The channels of these names."""
     return frozenset(map(Channel, names))
+
+
+def _criteria(row: Row) -> Criteria:
+    return Criteria(
+        tuple(row["roles"]),
+        tuple(row["tiers"]),
+        tuple(map(UserType, row["user_types"])),
+        tuple(map(WeddingStatus, row["wedding_statuses"])),
+        row["wedding_within_days"],
+    )
 
 
 def _settings_group(row: Row) -> SettingsGroup:

@@ -22,7 +22,7 @@ from services.preferences.directory import (
     require_admin_right,
     require_known,
 )
-from services.preferences.index import FilterGroup, PeopleGroups, WeddingEntry
+from services.preferences.index import FilterGroup, PeopleGroups
 from services.preferences.presets import PersonalPreferences
 from services.preferences.rows import (
     from_preferences,
@@ -30,8 +30,11 @@ from services.preferences.rows import (
     to_known_person,
     to_people_groups,
     to_personal,
+    to_segment_entry,
     to_wedding_entry,
 )
+from services.preferences.segments import SegmentEntry
+from services.preferences.weddings import WeddingEntry
 from shared import subjects
 from shared.audience import Audience
 from shared.database import Database, Queryable, Transaction
@@ -160,6 +163,17 @@ class IndexStore:
         """What people have set for these weddings."""
         rows = await self._database.fetch(_QUERIES["find_filters"], list(wedding_ids))
         return [to_filter_group(row) for row in rows]
+
+    async def list_segments(self) -> list[SegmentEntry]:
+        """All segments; there are few."""
+        return [
+            to_segment_entry(row) for row in await self._database.fetch(_QUERIES["list_segment_criteria"])
+        ]
+
+    async def find_segments(self, segment_ids: Collection[UUID]) -> list[SegmentEntry]:
+        """Those of these segments that there are."""
+        rows = await self._database.fetch(_QUERIES["find_segment_criteria"], list(segment_ids))
+        return [to_segment_entry(row) for row in rows]
 
 
 class DirectoryStore:

@@ -9,8 +9,8 @@ from wedsync.broadcast.v1.inbox_pb2 import ApplyTeamChangeRequest
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 
 from services.preferences.audiences import Audiences
-from services.preferences.index import unpack
 from services.preferences.store import DirectoryStore
+from services.preferences.weddings import unpack
 from shared.audience import Audience
 from shared.errors import ServiceError
 from shared.rounds import Rounds

@@ -102,7 +102,10 @@ class Directory:
         return await self._ask(author, frozenset(), weddings)
 
     async def count(self, targeting: Targeting, wall: Sequence[str]) -> Count:
-        """How many people are meant. Raises NotFound for a wedding or segment that does not exist."""
+        """How many people are meant.
+
+        Raises NotFound for a wedding or segment that does not exist, IllegalState for a segment that is not active.
+        """
         message = targeting_message(targeting, wall)
         answer = await self._audience.CountAudience(audience_pb2.CountAudienceRequest(targeting=message))
         return _count(answer)

@@ -1,4 +1,4 @@
-"""Hands out dispatch orders: the content of a broadcast, and the one moment at which it begins to be dispatched."""
+"""Hands out dispatch orders: the content of a broadcast, and the moment at which it begins; counts those to come."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -38,6 +38,10 @@ class Orders:
     async def content(self, broadcast_id: str) -> sender_pb2.DispatchOrder:
         """A broadcast in any state, for an inbox that shows it."""
         return order_message(await self._find(broadcast_id))
+
+    async def segment_uses(self, segment_id: str) -> int:
+        """How many broadcasts are scheduled or wait for approval with a segment."""
+        return await self._store.count_segment_uses(segment_id)
 
     async def plan(self, broadcast_id: str) -> sender_pb2.DispatchOrder:
         """A broadcast that is due, for the dispatcher to plan; it is dispatching from here on.

@@ -59,6 +59,15 @@ SELECT
 FROM broadcasts
 WHERE broadcast_id = $1;
 
+-- name: count_segment_uses
+-- What is still to go out to a segment, of the few that are to go out to any: the conditions of the index come first.
+SELECT count(*) AS broadcasts
+FROM broadcasts
+WHERE cardinality(segment_ids) > 0
+    AND state IN ('awaiting_approval', 'pending')
+    AND cancel_requested_at IS NULL
+    AND segment_ids @> ARRAY[$1::uuid];
+
 -- name: find_wall
 -- The weddings to ask the directory about before a coordinator is shown a broadcast.
 SELECT wedding_id FROM walls WHERE broadcast_id = $1 ORDER BY wedding_id;

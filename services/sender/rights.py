@@ -140,15 +140,14 @@ def require_reach(caller: Caller, broadcast_type: BroadcastType, targeting: Targ
     """Raise unless this sender may send this type to this audience; `caller.weddings` must be the audience's wall.
 
     PermissionDenied for a type; OutsideReach for a wedding or segment beyond a coordinator's reach, whether it
-    exists or not; NotFound for those whose reach has no bounds, when there is no such thing.
+    exists or not; NotFound for those whose reach has no bounds, when there is no such wedding. Whether their segments
+    exist is for the audience to find.
     """
     require_type(caller, broadcast_type)
     if caller.is_coordinator and not caller.weddings:
         raise PermissionDenied("Coordinators send to the teams of weddings only: name at least one.")
-    if targeting.segment_ids:
-        if caller.is_coordinator:
-            raise OutsideReach
-        raise NotFound("A segment that the targeting names does not exist.")
+    if targeting.segment_ids and caller.is_coordinator:
+        raise OutsideReach
     require_weddings(caller)
 
 

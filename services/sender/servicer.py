@@ -43,6 +43,7 @@ RIGHTS: Final[dict[str, Right]] = {
     "CleanUp": roles(ADMIN) | scopes("dispatch.operate"),
     "GetDispatchOrder": scopes("internal"),
     "RecordAuditEvents": scopes("internal"),
+    "CountSegmentUses": scopes("internal"),
 }
 """Each method's row of product.md's table of rights."""
 
@@ -180,3 +181,10 @@ class SenderServicer(SenderServiceServicer):
         self, request: sender_pb2.RecordAuditEventsRequest, context: object
     ) -> sender_pb2.RecordAuditEventsResponse:
         return await self._does.auditing.record(request)
+
+    @override
+    async def CountSegmentUses(
+        self, request: sender_pb2.CountSegmentUsesRequest, context: object
+    ) -> sender_pb2.CountSegmentUsesResponse:
+        uses = await self._does.orders.segment_uses(request.segment_id)
+        return sender_pb2.CountSegmentUsesResponse(broadcasts=uses)

@@ -202,6 +202,10 @@ class DispatchStore:
         row = await self._database.fetchrow(_QUERIES["find_broadcast"], broadcast_id)
         return None if row is None else _broadcast(row)
 
+    async def count_segment_uses(self, segment_id: str) -> int:
+        """How many broadcasts are still to go out to a segment."""
+        return int(await self._database.fetchval(_QUERIES["count_segment_uses"], segment_id))
+
     async def begin_dispatch(self, broadcast_id: str, wedding: Wedding | None) -> bool:
         """Move to dispatching with the facts of its wedding; False when it may not go there from where it is."""
         state = await self._database.fetchval(

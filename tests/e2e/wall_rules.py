@@ -36,6 +36,7 @@ from tests.e2e.wall_table import (
     resolved,
     sending,
     team,
+    unsaid,
     within_reach,
 )
 
@@ -158,6 +159,10 @@ def _team_of_nothing(world: World, caller: Caller) -> Fields:
     return {"wedding_id": world.id_of("nowhere"), "team_version": 1, "members": Audience().to_bytes()}
 
 
+def _segment_of_nothing(world: World, caller: Caller) -> Fields:
+    return {"segment_id": world.id_of("nowhere"), "segment": {"name": "Nobody"}}
+
+
 def _audience(world: World, caller: Caller) -> Fields:
     rules = audience_pb2.DeliveryRules(
         type="journey.updated",
@@ -241,11 +246,11 @@ RULES: Final[dict[str, Rule]] = {
     "UpsertWeddings": Rule(nothing, answered, _weddings, probes=_nothing_else),
     "SetWeddingTeam": Rule(nothing, answered, _team, probes=_nothing_else),
     **dict.fromkeys(("RegisterPushSubscription", "DeletePushSubscription"), Rule(oneself, not_known_yet)),
-    **dict.fromkeys(("GetSegment", "ListSegments"), Rule(nothing, not_known_yet)),
-    **dict.fromkeys(
-        ("CreateSegment", "UpdateSegment", "DeleteSegment"),
-        Rule(nothing, not_known_yet, _of_nothing, probes=_what_is_not_theirs),
-    ),
+    "ListSegments": Rule(nothing, answered, _page),
+    **dict.fromkeys(("GetSegment", "DeleteSegment"), Rule(nothing, looked_up, _of_nothing)),
+    "CreateSegment": Rule(nothing, unsaid, probes=_nothing_else),
+    "UpdateSegment": Rule(nothing, looked_up, _segment_of_nothing, probes=_nothing_else),
+    "CountSegmentUses": Rule(everything, answered, _of_nothing),
     "ExportRecipient": Rule(personal, not_known_yet, _oneself),
     "EraseRecipient": Rule(personal, not_known_yet, _of_nothing, probes=_what_is_not_theirs),
     "ResolveAudience": Rule(everything, resolved, _audience),
@@ -265,20 +270,16 @@ RULES: Final[dict[str, Rule]] = {
 
 UNSERVED: Final = frozenset(
     {
-        "CreateSegment",
         "DeletePushSubscription",
-        "DeleteSegment",
         "EraseRecipient",
         "ExplainDelivery",
         "ExportRecipient",
         "GetRecommendedPreferences",
-        "GetSegment",
         "LiftAddressSuppression",
         "ListAddressSuppressions",
         "ListDeadLetters",
         "ListDeliveries",
         "ListReceipts",
-        "ListSegments",
         "PauseDispatch",
         "PinItem",
         "RegisterPushSubscription",
@@ -288,7 +289,6 @@ UNSERVED: Final = frozenset(
         "ResumeDispatch",
         "RetryDeliveries",
         "SnoozeItem",
-        "UpdateSegment",
     }
 )
 """What is declared and not served yet; a test compares it to what the suite answers."""

@@ -291,6 +291,11 @@ def resolved(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
     return _one(Code.OK if is_there else Code.NOT_FOUND)
 
 
+def unsaid(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
+    """What is to be made has to be said; the world stays as it is."""
+    return _one(Code.INVALID_ARGUMENT)
+
+
 def not_known_yet(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
     """For what is not served yet: any answer that is one, and no sign of anything broken."""
     return frozenset(

@@ -95,16 +95,26 @@ async def test_a_broadcast_that_nobody_knows_is_put_aside(
     assert surroundings.sender.asked.count(str(stranger)) == 1
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        NotFound("A wedding that the targeting names does not exist."),
+        IllegalState("A segment that the targeting names is not active."),
+    ],
+)
 async def test_an_audience_that_is_gone_fails_the_broadcast(
-    surroundings: Site, dispatcher: Caller, admin: asyncpg.Connection
+    surroundings: Site,
+    dispatcher: Caller,
+    admin: asyncpg.Connection,
+    failure: NotFound | IllegalState,
 ) -> None:
-    """A wedding that does not exist any more will not come back: the sender hears that it failed, and why."""
+    """What does not exist any more, or is out of use, is not waited for: the sender hears that it failed, and why."""
     broadcast = surroundings.add(now_on_both(PEOPLE))
-    surroundings.decision(broadcast).failure = NotFound("A wedding that the targeting names does not exist.")
+    surroundings.decision(broadcast).failure = failure
     await surroundings.announce(broadcast)
     await until(lambda: surroundings.told(broadcast) == [("FAILED", 0)])
     errors = [each.error for each in surroundings.states if each.broadcast_id == str(broadcast)]
-    assert errors == ["NOT_FOUND: A wedding that the targeting names does not exist."]
+    assert errors == [f"{failure.reason_name}: {failure.message}"]
     assert await letters(admin, broadcast) == [("broadcast.due.high", None, "UNRESOLVABLE_AUDIENCE")]
 
 

@@ -193,6 +193,14 @@ class Site:
             _add(answer, response)
         return answer
 
+    async def segment(self, **fields: object) -> directory_pb2.Segment:
+        """A new segment."""
+        answer = await self.directory.CreateSegment(
+            directory_pb2.CreateSegmentRequest(segment=a_segment(**fields)),
+            metadata=self.service("directory.write"),
+        )
+        return answer.segment
+
     async def count(self, **targeting: object) -> audience_pb2.CountAudienceResponse:
         """How many are meant."""
         request = audience_pb2.CountAudienceRequest(
@@ -250,6 +258,12 @@ def a_wedding(**fields: object) -> directory_pb2.WeddingEntry:
     return entry
 
 
+def a_segment(**fields: object) -> directory_pb2.Segment:
+    """A segment, with some fields otherwise."""
+    usual = {"name": f"Segment {a_word('number')}", "criteria": {"roles": ["no-such-role"]}}
+    return directory_pb2.Segment(**(usual | fields))  # type: ignore[arg-type]
+
+
 def some_rules(**fields: object) -> audience_pb2.DeliveryRules:
     """Rules of a broadcast that may be muted, with some fields otherwise."""
     rules = audience_pb2.DeliveryRules(
@@ -279,6 +293,7 @@ def environment(
         "PREFERENCES_DRAIN_FINISH_S": "1",
         "PREFERENCES_TEAM_RETRY_S": "0.2",
         "PREFERENCES_AUDIT_RETRY_S": "0.2",
+        "PREFERENCES_SEGMENT_COUNT_S": "0.2",
         "NATS_URL": access.url,
         "AUTH_JWKS": str(mint.jwks),
         "AUTH_ISSUER": ISSUER,

@@ -86,7 +86,7 @@ async def test_everyone_is_everyone(site: Site) -> None:
         ({}, grpc.StatusCode.INVALID_ARGUMENT, ("targeting",)),
         ({"everyone": True, "roles": ["venue"]}, grpc.StatusCode.INVALID_ARGUMENT, ("targeting.everyone",)),
         ({"wedding_ids": [ABSENT]}, grpc.StatusCode.NOT_FOUND, ()),
-        ({"segment_ids": [ABSENT]}, grpc.StatusCode.NOT_FOUND, ()),
+        ({"segment_ids": [ABSENT]}, grpc.StatusCode.NOT_FOUND, ("targeting.segment_ids",)),
         ({"user_ids": [ABSENT] * 1_001}, grpc.StatusCode.RESOURCE_EXHAUSTED, ("targeting.user_ids",)),
         ({"user_ids": ["me"]}, grpc.StatusCode.INVALID_ARGUMENT, ("targeting.user_ids[0]",)),
     ],

@@ -66,6 +66,22 @@ async def connection(database: SuiteDatabase) -> AsyncIterator[asyncpg.Connectio
         ("preferences SET quiet_start = '22:00:30'", "preferences_quiet_window_in_minutes"),
         ("preferences SET quiet_end = '24:00'", "preferences_quiet_window_in_minutes"),
         ("preferences SET quiet_time_zone = ''", "preferences_quiet_time_zone_fits"),
+        ("segments SET name = ''", "segments_name_fits"),
+        ("segments SET name = repeat('x', 101)", "segments_name_fits"),
+        ("segments SET description = repeat('x', 501)", "segments_description_fits"),
+        ("segments SET roles = '{}', user_types = '{}', tiers = '{}'", "segments_some_criterion"),
+        ("segments SET roles = '{Venue!}'", "segments_roles_slugs"),
+        ("segments SET roles = '{\"venue florist\"}'", "segments_roles_slugs"),
+        ("segments SET tiers = '{\"\"}'", "segments_tiers_slugs"),
+        ("segments SET roles = '{NULL}'", "segments_roles_slugs"),
+        ("segments SET roles = array_fill('venue'::text, '{101}')", "segments_roles_slugs"),
+        ("segments SET tiers = '{free,NULL}'", "segments_tiers_slugs"),
+        ("segments SET user_types = '{couple,NULL}'", "segments_user_types_known"),
+        ("segments SET wedding_statuses = '{NULL}'", "segments_wedding_statuses_known"),
+        ("segments SET wedding_within_days = -1", "segments_wedding_days_in_range"),
+        ("segments SET wedding_within_days = 3651", "segments_wedding_days_in_range"),
+        ("segments SET version = 0", "segments_version_counts"),
+        ("segments SET user_count = -1", "segments_user_count_counts"),
     ],
 )
 async def test_a_value_that_may_not_be_is_refused(
@@ -150,10 +166,19 @@ async def test_a_user_is_in_the_directory_once(connection: asyncpg.Connection) -
     assert refusal.value.constraint_name == "recipients_user_id_once"
 
 
+async def test_a_name_is_of_one_segment_whatever_its_case(connection: asyncpg.Connection) -> None:
+    """Two that differ by case alone would be taken for one another."""
+    with pytest.raises(asyncpg.UniqueViolationError) as refusal:
+        await connection.execute("INSERT INTO segments (name, roles) VALUES ('premium USERS', '{venue}')")
+    assert refusal.value.constraint_name == "segments_name_once"
+
+
 @pytest.mark.parametrize(
     "change",
     [
         "recipients SET user_type = 'robot'",
+        "segments SET user_types = '{robot}'",
+        "segments SET wedding_statuses = '{postponed}'",
         "weddings SET status = 'postponed'",
         "preferences SET channels = '{in_app,pigeon}'",
     ],

@@ -18,7 +18,7 @@ QUERIES: Final = load(ROOT / "services" / "preferences" / "queries.sql")
 LOG: Final = load(ROOT / "shared" / "sql" / "ordered_log.sql", schema="preferences")
 REQUESTS: Final = load(ROOT / "shared" / "sql" / "requests.sql", schema="preferences")
 
-PEOPLE, WEDDINGS, TEAM = 8_000, 800, 5
+PEOPLE, WEDDINGS, TEAM, SEGMENTS = 8_000, 800, 5, 2_000
 # Of the teams are those that one person is on at most this many.
 OWN_WEDDINGS: Final = 3
 GROWING: Final = (
@@ -31,6 +31,7 @@ GROWING: Final = (
     "log",
     "outbox",
     "requests",
+    "segments",
 )
 # Everybody has edited their settings, and is on the team of a few weddings.
 FILL: Final = f"""
@@ -58,7 +59,9 @@ FILL: Final = f"""
     SELECT
         'somebody', 'UpdatePreferences', user_id, decode(repeat('00', 32), 'hex'), true,
         now() - number * interval '20 seconds'
-    FROM recipients
+    FROM recipients;
+    INSERT INTO segments (name, roles, user_count_time)
+    SELECT 'Segment ' || number, '{{venue}}', now() FROM generate_series(1, {SEGMENTS}) AS number
 """  # noqa: S608
 
 
@@ -186,3 +189,21 @@ async def test_unsettled_teams_are_found_among_themselves(town: Filled) -> None:
     found = await town.plans("worker", QUERIES["find_unsettled_teams"], 5.0)
     assert_only_by_index(found, *GROWING, partial=["outbox_pending", "outbox_leased"])
     assert rows_read(found, "outbox") == 0
+
+
+async def test_segments_are_read_by_key_and_listed_by_name(town: Filled) -> None:
+    """A page is a walk along the names that ends when it is full."""
+    segment_id = await town.admin.fetchval("SELECT segment_id FROM segments LIMIT 1")
+    for login, query, *arguments in (
+        ("api", "find_segment", segment_id),
+        ("worker", "find_segment_criteria", [segment_id]),
+        ("worker", "lock_segment", segment_id),
+        ("worker", "remove_segment", segment_id),
+        ("worker", "keep_count", segment_id, 1, 7),
+    ):
+        found = await town.plans(login, QUERIES[query], *arguments)
+        assert_only_by_index(found, *GROWING)
+        assert rows_read(found, "segments") <= 2, query
+    found = await town.plans("api", QUERIES["list_segments_after"], "segment 1500", 50)
+    assert_only_by_index(found, *GROWING)
+    assert rows_read(found, "segments") == 50

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
 
@@ -13,118 +12,21 @@ from google.protobuf.message import Message
 from wedsync.broadcast.v1 import directory_pb2, preferences_pb2
 
 from shared.failpoints import armed
-from tests.integration.preferences.site import Metadata, Site, Someone, a_person, a_wedding
+from tests.integration.preferences.repeatable import (
+    KINDS,
+    WRITES,
+    Change,
+    create_segment,
+    delete_segment,
+    set_team,
+    update_preferences,
+    update_segment,
+    upsert_recipients,
+    upsert_weddings,
+)
+from tests.integration.preferences.site import Site, a_person, a_wedding
 from tests.integration.shared.edge import refusal_of
-from tests.integration.shared.insisting import all_at_once, until_answered
-
-WRITES = "directory.write"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One kind of change: a request, another body for it, who asks, and what there is of it."""
-
-    call: Callable[..., Awaitable[Message]]
-    request: Message
-    other: Message
-    metadata: Metadata
-    state: Callable[[], Awaitable[object]]
-    undo: Callable[[], Awaitable[object]]
-
-    async def ask(self, request: Message | None = None, metadata: Metadata | None = None) -> Message:
-        return await until_answered(
-            lambda: self.call(request or self.request, metadata=metadata or self.metadata)
-        )
-
-
-async def upsert_recipients(site: Site) -> Change:
-    """Renames somebody; undone by their old entry."""
-    person = await site.someone()
-    renamed = a_person(user_id=person.user_id, display_name="Petra Horvat")
-    return Change(
-        site.directory.UpsertRecipients,
-        directory_pb2.UpsertRecipientsRequest(request_id=str(uuid4()), recipients=[renamed]),
-        directory_pb2.UpsertRecipientsRequest(recipients=[person.entry]),
-        site.service(WRITES),
-        lambda: _names(site, person),
-        lambda: site.upsert(person.entry),
-    )
-
-
-async def _names(site: Site, person: Someone) -> str:
-    request = directory_pb2.GetRecipientRequest(user_id=person.user_id)
-    found = await site.directory.GetRecipient(request, metadata=site.service("directory.read"))
-    return found.recipient.display_name
-
-
-async def upsert_weddings(site: Site) -> Change:
-    """Renames a wedding; undone by its old entry."""
-    first = a_wedding()
-    renamed = a_wedding(wedding_id=first.wedding_id, couple_name="Mira & Noor")
-
-    async def upsert_first() -> None:
-        request = directory_pb2.UpsertWeddingsRequest(weddings=[first])
-        await site.directory.UpsertWeddings(request, metadata=site.service(WRITES))
-
-    await upsert_first()
-    return Change(
-        site.directory.UpsertWeddings,
-        directory_pb2.UpsertWeddingsRequest(request_id=str(uuid4()), weddings=[renamed]),
-        directory_pb2.UpsertWeddingsRequest(weddings=[first]),
-        site.service(WRITES),
-        lambda: site.admin.fetchval(
-            "SELECT couple_name FROM preferences.weddings WHERE wedding_id = $1", first.wedding_id
-        ),
-        upsert_first,
-    )
-
-
-async def set_team(site: Site) -> Change:
-    """Puts one more on a team; undone by taking them off."""
-    one, two = await site.someone(), await site.someone()
-    wedding_id = await site.wedding(one)
-
-    def request(*team: Someone, **fields: str) -> directory_pb2.SetWeddingTeamRequest:
-        user_ids = [each.user_id for each in team]
-        return directory_pb2.SetWeddingTeamRequest(wedding_id=wedding_id, user_ids=user_ids, **fields)
-
-    return Change(
-        site.directory.SetWeddingTeam,
-        request(one, two, request_id=str(uuid4())),
-        request(two),
-        site.service(WRITES),
-        lambda: site.admin.fetchval(
-            "SELECT count(*) FROM preferences.team_members WHERE wedding_id = $1", wedding_id
-        ),
-        lambda: site.set_team(wedding_id, one),
-    )
-
-
-async def update_preferences(site: Site) -> Change:
-    """Switches a category off, if nothing was edited before; undone by switching it on."""
-    person = await site.someone()
-    etag = (await site.get(person)).etag
-    wanted = preferences_pb2.Preferences(business=False, etag=etag)
-    mask = FieldMask(paths=["business"])
-    return Change(
-        site.preferences.UpdatePreferences,
-        preferences_pb2.UpdatePreferencesRequest(
-            request_id=str(uuid4()), preferences=wanted, update_mask=mask
-        ),
-        preferences_pb2.UpdatePreferencesRequest(
-            preferences=preferences_pb2.Preferences(system=False), update_mask=FieldMask(paths=["system"])
-        ),
-        site.person(person.user_id),
-        lambda: _is_on(site, person),
-        lambda: site.edit(person, "business", business=True),
-    )
-
-
-async def _is_on(site: Site, person: Someone) -> bool:
-    return (await site.get(person)).business
-
-
-KINDS = (upsert_recipients, upsert_weddings, set_team, update_preferences)
+from tests.integration.shared.insisting import all_at_once
 
 
 @pytest.fixture(params=KINDS, ids=[kind.__name__ for kind in KINDS])
@@ -277,6 +179,9 @@ STEPS = [
     (upsert_weddings, "preferences.upsert"),
     (set_team, "preferences.team"),
     (update_preferences, "preferences.edit"),
+    (create_segment, "preferences.segment"),
+    (update_segment, "preferences.segment"),
+    (delete_segment, "preferences.segment"),
 ]
 
 

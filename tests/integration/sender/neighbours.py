@@ -25,9 +25,11 @@ from wedsync.broadcast.v1.dispatcher_pb2_grpc import (
 )
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer, add_InboxServiceServicer_to_server
 
-from shared.errors import DependencyUnavailable, NotFound, ServiceError
+from shared.errors import DependencyUnavailable, FieldViolation, IllegalState, NotFound, ServiceError
 
 _STATUS_DETAILS_KEY = "grpc-status-details-bin"
+UNKNOWN_SEGMENT = FieldViolation("targeting.segment_ids", "names one that does not exist")
+RESTING_SEGMENT = FieldViolation("targeting.segment_ids", "names one that is not active")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -43,12 +45,13 @@ class TestWedding:
 
 
 class Preferences(AudienceServiceServicer):
-    """A directory of a few people and weddings, which counts its calls."""
+    """A directory of a few people, weddings and segments, which counts its calls. A segment of nobody is not active."""
 
     def __init__(self) -> None:
         self.is_down = False
         self.people: dict[str, str] = {}
         self.weddings: dict[str, TestWedding] = {}
+        self.segments: dict[str, set[str]] = {}
         self.slices: list[audience_pb2.AudienceSlice] = []
         self.resolved: list[audience_pb2.ResolveAudienceRequest] = []
         self.calls: list[str] = []
@@ -73,6 +76,10 @@ class Preferences(AudienceServiceServicer):
         targeting = request.targeting
         if any(each not in self.weddings for each in targeting.wedding_ids):
             await refuse(context, NotFound())
+        if any(each not in self.segments for each in targeting.segment_ids):
+            await refuse(context, NotFound(violations=[UNKNOWN_SEGMENT]))
+        if not all(self.segments[each] for each in targeting.segment_ids):
+            await refuse(context, IllegalState(violations=[RESTING_SEGMENT]))
         meant = self._meant(targeting)
         known, unknown = self._known(targeting)
         return audience_pb2.CountAudienceResponse(
@@ -110,7 +117,9 @@ class Preferences(AudienceServiceServicer):
     def _meant(self, targeting: common_pb2.Targeting) -> set[str]:
         named = {each for each in targeting.user_ids if each in self.people}
         named |= {user_id for user_id, role in self.people.items() if role in targeting.roles}
-        if targeting.everyone or not (targeting.user_ids or targeting.roles or targeting.tiers):
+        named |= set().union(*(self.segments[each] for each in targeting.segment_ids))
+        lists = (targeting.user_ids, targeting.roles, targeting.tiers, targeting.segment_ids)
+        if targeting.everyone or not any(lists):
             named = set(self.people)
         teams = [self.weddings[each].team for each in targeting.wedding_ids]
         return named & set().union(*teams) if teams else named

@@ -200,3 +200,25 @@ async def test_what_is_old_is_found_by_its_age_and_removed_by_its_key(
         )
         assert_only_by_index(found, *GROWING)
         assert rows_read(found, *GROWING) <= 4 * FEW, query
+
+
+async def test_uses_of_a_segment_are_found_among_what_is_still_to_go_out(archive: Filled) -> None:
+    """By an index that has only what names a segment and waits, of twenty thousand a few."""
+    segment_id, other = UUID(int=7), UUID(int=8)
+    rows = await archive.admin.fetch(
+        "SELECT broadcast_id FROM broadcasts WHERE state = 'sent' LIMIT $1", 2 * FEW
+    )
+    ids = [row["broadcast_id"] for row in rows]
+    named = (
+        "UPDATE broadcasts SET everyone = false, segment_ids = $2, state = $3, sent_at = $4"
+        " WHERE broadcast_id = ANY ($1)"
+    )
+    await archive.admin.execute(named, ids[:FEW], [other, segment_id], "pending", None)
+    await archive.admin.execute(named, ids[FEW:], [segment_id], "sent", datetime.now(UTC))
+    try:
+        found = await archive.plans("worker", QUERIES["count_segment_uses"], segment_id)
+        assert_only_by_index(found, *GROWING, partial=["broadcasts_waiting_for_segments"])
+        assert rows_read(found, "broadcasts") == FEW
+    finally:
+        usual = "UPDATE broadcasts SET everyone = true, segment_ids = '{}', state = 'sent', sent_at = now()"
+        await archive.admin.execute(f"{usual} WHERE broadcast_id = ANY ($1)", ids)

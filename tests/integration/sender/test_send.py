@@ -272,7 +272,7 @@ async def test_coordinator_sends_neither_system_types_nor_without_a_wedding(site
 
 
 async def test_admin_is_told_what_does_not_exist(site: Site) -> None:
-    """A wedding or a segment, there being none yet."""
+    """A wedding or a segment."""
     _, admin = site.person("admin")
     for fields in (
         {"wedding_id": str(uuid4()), "targeting": {}},

@@ -25,6 +25,7 @@ IMPERSONAL: Final = {
     "sender.analytics_walls": "ids of broadcasts and weddings",
     "sender.tallies": "ids of broadcasts, how many people they are for, and times",
     "preferences.log_head": "one number",
+    "preferences.segments": "criteria, and how many people meet them",
     "dispatcher.dispatches": "ids of broadcasts and weddings, counts and times",
     "dispatcher.tombstones": "ids of broadcasts, counts and times",
     "dispatcher.plan_attempts": "ids of broadcasts and counts",

@@ -39,7 +39,7 @@ SERVICERS = (
 
 READS = {
     *("GetBroadcast", "ListBroadcasts", "PreviewAudience", "WatchBroadcast", "GetAnalytics", "GetQuota"),
-    *("ListAuditEvents", "VerifyAuditLog"),
+    *("ListAuditEvents", "VerifyAuditLog", "CountSegmentUses"),
     *("ListInboxItems", "GetInboxItem", "GetUnreadCount", "WatchInbox", "ConnectInboxes", "ListReceipts"),
     *("GetEngagement", "ListReaders", "ListShownBroadcasts"),
     *("GetPreferences", "GetRecommendedPreferences"),

@@ -9,6 +9,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.preferences.directory import WeddingStatus
 from services.preferences.domain import Category, Channel, Priority, Rules, WeddingDay
 from services.preferences.index import (
     FacetKind,
@@ -17,11 +18,10 @@ from services.preferences.index import (
     SetIndex,
     SettingsGroup,
     StandingGroup,
-    WeddingEntry,
     WindowGroup,
-    unpack,
 )
 from services.preferences.quiet_hours import QuietWindow, quiet_until
+from services.preferences.weddings import WeddingEntry, unpack
 from shared.audience import Audience
 
 FIRST, SECOND, ABSENT = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -90,7 +90,7 @@ def expected_facets(person: Person) -> set[tuple[FacetKind, str]]:
 
 def a_wedding(wedding_id: UUID, *team: int, time_zone: str = "UTC", day: date | None = None) -> WeddingEntry:
     """A wedding with this team."""
-    return WeddingEntry(wedding_id, "Amara & Jonas", day, time_zone, 1, packed(*team))
+    return WeddingEntry(wedding_id, "Amara & Jonas", day, time_zone, 1, packed(*team), WeddingStatus.PLANNING)
 
 
 def about(wedding_id: UUID | None) -> Rules:

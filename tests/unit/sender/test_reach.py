@@ -101,8 +101,8 @@ def _coordinator_allowed(send: Send) -> str:
 
 
 def _unbounded(send: Send) -> str:
-    """There are no segments yet, and GONE is no wedding."""
-    return "NotFound" if send.targeting.segment_ids or GONE in _named(send) else "yes"
+    """GONE is no wedding; of a segment the audience finds out."""
+    return "NotFound" if GONE in _named(send) else "yes"
 
 
 def _named(send: Send) -> set[str]:

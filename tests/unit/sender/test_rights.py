@@ -130,8 +130,8 @@ def test_coordinator_is_kept_to_own_weddings(beyond: WeddingAccess) -> None:
     assert refused.value.message == OutsideReach().message
 
 
-def test_coordinator_has_no_unknown_segment() -> None:
-    """It looks like one that is not theirs."""
+def test_segments_are_beyond_a_coordinators_reach() -> None:
+    """Whether there is such a segment or not: who is in one is on no team of theirs."""
     with pytest.raises(OutsideReach):
         require_reach(person("coordinator", OWN), TYPES["form.locked"], Targeting(segment_ids=(PERSON.name,)))
 
@@ -144,10 +144,9 @@ def test_unbounded_reach_learns_what_does_not_exist(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("caller", [person("admin"), service("broadcast.send")])
-def test_unknown_segment_is_not_found(caller: Caller) -> None:
-    """No segment exists yet."""
-    with pytest.raises(NotFound):
-        require_reach(caller, TYPES["form.locked"], Targeting(segment_ids=(PERSON.name,)))
+def test_unbounded_reach_has_all_segments(caller: Caller) -> None:
+    """That there is none such is for the audience to find."""
+    require_reach(caller, TYPES["form.locked"], Targeting(segment_ids=(PERSON.name,)))
 
 
 @pytest.mark.parametrize(

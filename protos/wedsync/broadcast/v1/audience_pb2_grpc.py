@@ -70,7 +70,8 @@ class AudienceServiceServicer:
 
     def ResolveAudience(self, request, context):
         """ResolveAudience says who is meant and, on each channel, what each of them gets now. On each channel every recipient
-        is in exactly one slice. Errors: NOT_FOUND when a wedding or segment does not exist.
+        is in exactly one slice. Errors: NOT_FOUND when a wedding or segment does not exist, FAILED_PRECONDITION when a segment
+        is not active.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

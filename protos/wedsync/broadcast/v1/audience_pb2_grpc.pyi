@@ -19,7 +19,8 @@ class AudienceServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ResolveAudience: _aio.UnaryStreamMultiCallable[_audience_pb2.ResolveAudienceRequest, _audience_pb2.ResolveAudienceResponse]
     """ResolveAudience says who is meant and, on each channel, what each of them gets now. On each channel every recipient
-    is in exactly one slice. Errors: NOT_FOUND when a wedding or segment does not exist.
+    is in exactly one slice. Errors: NOT_FOUND when a wedding or segment does not exist, FAILED_PRECONDITION when a segment
+    is not active.
     """
     ReevaluateAudience: _aio.UnaryStreamMultiCallable[_audience_pb2.ReevaluateAudienceRequest, _audience_pb2.ReevaluateAudienceResponse]
     """ReevaluateAudience decides again for those of members whose settings or teams have changed since a version, or
@@ -43,7 +44,8 @@ class AudienceServiceServicer:
         context: _aio.ServicerContext[_audience_pb2.ResolveAudienceRequest, _abc.AsyncIterator[_audience_pb2.ResolveAudienceResponse]],
     ) -> _abc.AsyncIterator[_audience_pb2.ResolveAudienceResponse]:
         """ResolveAudience says who is meant and, on each channel, what each of them gets now. On each channel every recipient
-        is in exactly one slice. Errors: NOT_FOUND when a wedding or segment does not exist.
+        is in exactly one slice. Errors: NOT_FOUND when a wedding or segment does not exist, FAILED_PRECONDITION when a segment
+        is not active.
         """
 
     def ReevaluateAudience(

@@ -5,6 +5,7 @@ The service that is told who people are and which weddings they work on."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -483,17 +484,156 @@ class DeletePushSubscriptionResponse(_message.Message):
 Global___DeletePushSubscriptionResponse: _TypeAlias = DeletePushSubscriptionResponse  # noqa: Y015
 
 @_typing.final
-class CreateSegmentRequest(_message.Message):
-    """CreateSegmentRequest is empty until CreateSegment is served."""
+class SegmentCriteria(_message.Message):
+    """SegmentCriteria says who is in a segment, out of everybody who is not erased. Every criterion that is given must hold;
+    values within one are alternatives. At least one must be given. Those about weddings must hold for one and the same
+    wedding, on whose team the person is.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ROLES_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    USER_TYPES_FIELD_NUMBER: _builtins.int
+    WEDDING_STATUSES_FIELD_NUMBER: _builtins.int
+    WEDDING_WITHIN_DAYS_FIELD_NUMBER: _builtins.int
+    wedding_within_days: _builtins.int
+    """wedding_within_days is how many days ahead the wedding is at most, 0-3,650. Days are those of the wedding's place: from
+    today there (0) on, so what was yesterday does not count, and neither does a wedding whose day is not fixed. Who that
+    is changes by itself as days pass.
+    """
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """roles are at most 100 different slugs such as "photographer"."""
+
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """tiers are at most 100 different slugs such as "professional"."""
+
+    @_builtins.property
+    def user_types(self) -> _containers.RepeatedScalarFieldContainer[Global___UserType.ValueType]:
+        """user_types are kinds of people, each once."""
+
+    @_builtins.property
+    def wedding_statuses(self) -> _containers.RepeatedScalarFieldContainer[Global___WeddingStatus.ValueType]:
+        """wedding_statuses are where the wedding is, each once. Without any, a cancelled wedding counts as well."""
+
     def __init__(
         self,
+        *,
+        roles: _abc.Iterable[_builtins.str] | None = ...,
+        tiers: _abc.Iterable[_builtins.str] | None = ...,
+        user_types: _abc.Iterable[Global___UserType.ValueType] | None = ...,
+        wedding_statuses: _abc.Iterable[Global___WeddingStatus.ValueType] | None = ...,
+        wedding_within_days: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wedding_within_days", b"_wedding_within_days", "wedding_within_days", b"wedding_within_days"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wedding_within_days", b"_wedding_within_days", "roles", b"roles", "tiers", b"tiers", "user_types", b"user_types", "wedding_statuses", b"wedding_statuses", "wedding_within_days", b"wedding_within_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__wedding_within_days: _TypeAlias = _typing.Literal["wedding_within_days"]  # noqa: Y015
+    _WhichOneofArgType__wedding_within_days: _TypeAlias = _typing.Literal["_wedding_within_days", b"_wedding_within_days"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wedding_within_days) -> _WhichOneofReturnType__wedding_within_days | None: ...
+
+Global___SegmentCriteria: _TypeAlias = SegmentCriteria  # noqa: Y015
+
+@_typing.final
+class Segment(_message.Message):
+    """Segment is saved criteria that a broadcast can be targeted at. Four are there from the start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    CRITERIA_FIELD_NUMBER: _builtins.int
+    IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    USER_COUNT_FIELD_NUMBER: _builtins.int
+    USER_COUNT_TIME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    segment_id: _builtins.str
+    """segment_id is a UUID, given by the directory."""
+    name: _builtins.str
+    """name is 1-100 characters without control characters; no two segments have one that differs by case alone."""
+    description: _builtins.str
+    """description is at most 500 characters without control characters other than newline and tab."""
+    is_active: _builtins.bool
+    """is_active says whether broadcasts may be targeted at it; true when a new segment leaves it out. A broadcast that is due
+    while its segment is not active fails.
+    """
+    user_count: _builtins.int
+    """user_count is how many people met the criteria at user_count_time. A broadcast does not go by it: it is resolved anew."""
+    etag: _builtins.str
+    """etag names this version. An update with the etag of another is ABORTED; without one it is not checked."""
+    @_builtins.property
+    def criteria(self) -> Global___SegmentCriteria:
+        """criteria says who is in it."""
+
+    @_builtins.property
+    def user_count_time(self) -> _timestamp_pb2.Timestamp:
+        """user_count_time is when they were counted: at the last change of the segment, and about every minute; absent while a
+        segment that was there from the start has not been counted yet.
+        """
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """create_time is when it was made."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """update_time is when anything but the count last changed."""
+
+    def __init__(
+        self,
+        *,
+        segment_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        criteria: Global___SegmentCriteria | None = ...,
+        is_active: _builtins.bool | None = ...,
+        user_count: _builtins.int = ...,
+        user_count_time: _timestamp_pb2.Timestamp | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "create_time", b"create_time", "criteria", b"criteria", "is_active", b"is_active", "update_time", b"update_time", "user_count_time", b"user_count_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_active", b"_is_active", "create_time", b"create_time", "criteria", b"criteria", "description", b"description", "etag", b"etag", "is_active", b"is_active", "name", b"name", "segment_id", b"segment_id", "update_time", b"update_time", "user_count", b"user_count", "user_count_time", b"user_count_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__is_active: _TypeAlias = _typing.Literal["is_active"]  # noqa: Y015
+    _WhichOneofArgType__is_active: _TypeAlias = _typing.Literal["_is_active", b"_is_active"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_active) -> _WhichOneofReturnType__is_active | None: ...
+
+Global___Segment: _TypeAlias = Segment  # noqa: Y015
+
+@_typing.final
+class CreateSegmentRequest(_message.Message):
+    """CreateSegmentRequest has a segment to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS.
+    """
+    @_builtins.property
+    def segment(self) -> Global___Segment:
+        """segment has a name and criteria."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        segment: Global___Segment | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -501,16 +641,23 @@ Global___CreateSegmentRequest: _TypeAlias = CreateSegmentRequest  # noqa: Y015
 
 @_typing.final
 class CreateSegmentResponse(_message.Message):
-    """CreateSegmentResponse is empty until CreateSegment is served."""
+    """CreateSegmentResponse is the segment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def segment(self) -> Global___Segment:
+        """segment is as it is kept."""
+
     def __init__(
         self,
+        *,
+        segment: Global___Segment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,21 +665,41 @@ Global___CreateSegmentResponse: _TypeAlias = CreateSegmentResponse  # noqa: Y015
 
 @_typing.final
 class UpdateSegmentRequest(_message.Message):
-    """UpdateSegmentRequest names a segment."""
+    """UpdateSegmentRequest names a segment and what is to be changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     segment_id: _builtins.str
     """segment_id is a UUID."""
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS. Without it a second call undoes what others changed in between.
+    """
+    @_builtins.property
+    def segment(self) -> Global___Segment:
+        """segment has the new values, and the etag that they were made from."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """update_mask names fields of the segment, parts of its criteria such as "criteria.roles", or "*" for all; what it names
+        and the segment leaves out is cleared. Without a mask the fields that are set are changed.
+        """
+
     def __init__(
         self,
         *,
         segment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        segment: Global___Segment | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment_id", b"segment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "segment", b"segment", "segment_id", b"segment_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -540,16 +707,23 @@ Global___UpdateSegmentRequest: _TypeAlias = UpdateSegmentRequest  # noqa: Y015
 
 @_typing.final
 class UpdateSegmentResponse(_message.Message):
-    """UpdateSegmentResponse is empty until UpdateSegment is served."""
+    """UpdateSegmentResponse is the segment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def segment(self) -> Global___Segment:
+        """segment is as it is kept now."""
+
     def __init__(
         self,
+        *,
+        segment: Global___Segment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,16 +753,23 @@ Global___GetSegmentRequest: _TypeAlias = GetSegmentRequest  # noqa: Y015
 
 @_typing.final
 class GetSegmentResponse(_message.Message):
-    """GetSegmentResponse is empty until GetSegment is served."""
+    """GetSegmentResponse is a segment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def segment(self) -> Global___Segment:
+        """segment is as it is kept."""
+
     def __init__(
         self,
+        *,
+        segment: Global___Segment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment", b"segment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -596,16 +777,25 @@ Global___GetSegmentResponse: _TypeAlias = GetSegmentResponse  # noqa: Y015
 
 @_typing.final
 class ListSegmentsRequest(_message.Message):
-    """ListSegmentsRequest is empty until ListSegments is served."""
+    """ListSegmentsRequest asks for a page."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many at most, 1-100; 0 means 50."""
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -613,16 +803,27 @@ Global___ListSegmentsRequest: _TypeAlias = ListSegmentsRequest  # noqa: Y015
 
 @_typing.final
 class ListSegmentsResponse(_message.Message):
-    """ListSegmentsResponse is empty until ListSegments is served."""
+    """ListSegmentsResponse is a page."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]:
+        """segments are in the order of their names."""
+
     def __init__(
         self,
+        *,
+        segments: _abc.Iterable[Global___Segment] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "segments", b"segments"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,16 +836,30 @@ class DeleteSegmentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     segment_id: _builtins.str
     """segment_id is a UUID."""
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS.
+    """
+    etag: _builtins.str
+    """etag removes only this version; without one any."""
+    force: _builtins.bool
+    """force removes it although broadcasts are scheduled or wait for approval with it. They fail when they are due."""
     def __init__(
         self,
         *,
         segment_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment_id", b"segment_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "force", b"force", "request_id", b"request_id", "segment_id", b"segment_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -652,16 +867,23 @@ Global___DeleteSegmentRequest: _TypeAlias = DeleteSegmentRequest  # noqa: Y015
 
 @_typing.final
 class DeleteSegmentResponse(_message.Message):
-    """DeleteSegmentResponse is empty until DeleteSegment is served."""
+    """DeleteSegmentResponse says what was done."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    FAILING_BROADCASTS_FIELD_NUMBER: _builtins.int
+    failing_broadcasts: _builtins.int
+    """failing_broadcasts is how many broadcasts were scheduled or waited for approval with it, which will fail when they are
+    due.
+    """
     def __init__(
         self,
+        *,
+        failing_broadcasts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failing_broadcasts", b"failing_broadcasts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,35 +158,40 @@ class DirectoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSegment(self, request, context):
-        """CreateSegment saves criteria. Not served yet.
+        """CreateSegment saves criteria under a name, and counts who meets them. Errors: INVALID_ARGUMENT naming each broken field
+        (segment.criteria without a criterion, segment.name that another segment has).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSegment(self, request, context):
-        """UpdateSegment changes saved criteria. Not served yet.
+        """UpdateSegment changes what the mask names, and counts who meets the criteria then. What is scheduled with the segment
+        goes by what it is when that is due. Errors: NOT_FOUND, INVALID_ARGUMENT as CreateSegment, ABORTED (the etag is not
+        that of the segment any more).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSegment(self, request, context):
-        """GetSegment gives saved criteria. Not served yet.
+        """GetSegment gives a segment. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSegments(self, request, context):
-        """ListSegments lists saved criteria. Not served yet.
+        """ListSegments lists all segments by name, whatever its case. Errors: INVALID_ARGUMENT (page_token).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSegment(self, request, context):
-        """DeleteSegment removes saved criteria. Not served yet.
+        """DeleteSegment removes a segment. Errors: NOT_FOUND; ABORTED (the etag is not that of the segment any more);
+        FAILED_PRECONDITION saying how many broadcasts are scheduled or wait for approval with it, unless force is set;
+        UNAVAILABLE when the sender, who knows that, cannot be reached: then nothing is removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

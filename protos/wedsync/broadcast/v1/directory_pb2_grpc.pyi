@@ -34,15 +34,23 @@ class DirectoryServiceStub:
     DeletePushSubscription: _aio.UnaryUnaryMultiCallable[_directory_pb2.DeletePushSubscriptionRequest, _directory_pb2.DeletePushSubscriptionResponse]
     """DeletePushSubscription removes a device. Not served yet."""
     CreateSegment: _aio.UnaryUnaryMultiCallable[_directory_pb2.CreateSegmentRequest, _directory_pb2.CreateSegmentResponse]
-    """CreateSegment saves criteria. Not served yet."""
+    """CreateSegment saves criteria under a name, and counts who meets them. Errors: INVALID_ARGUMENT naming each broken field
+    (segment.criteria without a criterion, segment.name that another segment has).
+    """
     UpdateSegment: _aio.UnaryUnaryMultiCallable[_directory_pb2.UpdateSegmentRequest, _directory_pb2.UpdateSegmentResponse]
-    """UpdateSegment changes saved criteria. Not served yet."""
+    """UpdateSegment changes what the mask names, and counts who meets the criteria then. What is scheduled with the segment
+    goes by what it is when that is due. Errors: NOT_FOUND, INVALID_ARGUMENT as CreateSegment, ABORTED (the etag is not
+    that of the segment any more).
+    """
     GetSegment: _aio.UnaryUnaryMultiCallable[_directory_pb2.GetSegmentRequest, _directory_pb2.GetSegmentResponse]
-    """GetSegment gives saved criteria. Not served yet."""
+    """GetSegment gives a segment. Errors: NOT_FOUND."""
     ListSegments: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListSegmentsRequest, _directory_pb2.ListSegmentsResponse]
-    """ListSegments lists saved criteria. Not served yet."""
+    """ListSegments lists all segments by name, whatever its case. Errors: INVALID_ARGUMENT (page_token)."""
     DeleteSegment: _aio.UnaryUnaryMultiCallable[_directory_pb2.DeleteSegmentRequest, _directory_pb2.DeleteSegmentResponse]
-    """DeleteSegment removes saved criteria. Not served yet."""
+    """DeleteSegment removes a segment. Errors: NOT_FOUND; ABORTED (the etag is not that of the segment any more);
+    FAILED_PRECONDITION saying how many broadcasts are scheduled or wait for approval with it, unless force is set;
+    UNAVAILABLE when the sender, who knows that, cannot be reached: then nothing is removed.
+    """
     ExportRecipient: _aio.UnaryUnaryMultiCallable[_directory_pb2.ExportRecipientRequest, _directory_pb2.ExportRecipientResponse]
     """ExportRecipient gives all that is kept about a person. Not served yet."""
     EraseRecipient: _aio.UnaryUnaryMultiCallable[_directory_pb2.EraseRecipientRequest, _directory_pb2.EraseRecipientResponse]
@@ -106,35 +114,43 @@ class DirectoryServiceServicer:
         request: _directory_pb2.CreateSegmentRequest,
         context: _aio.ServicerContext[_directory_pb2.CreateSegmentRequest, _abc.Awaitable[_directory_pb2.CreateSegmentResponse]],
     ) -> _abc.Awaitable[_directory_pb2.CreateSegmentResponse]:
-        """CreateSegment saves criteria. Not served yet."""
+        """CreateSegment saves criteria under a name, and counts who meets them. Errors: INVALID_ARGUMENT naming each broken field
+        (segment.criteria without a criterion, segment.name that another segment has).
+        """
 
     def UpdateSegment(
         self,
         request: _directory_pb2.UpdateSegmentRequest,
         context: _aio.ServicerContext[_directory_pb2.UpdateSegmentRequest, _abc.Awaitable[_directory_pb2.UpdateSegmentResponse]],
     ) -> _abc.Awaitable[_directory_pb2.UpdateSegmentResponse]:
-        """UpdateSegment changes saved criteria. Not served yet."""
+        """UpdateSegment changes what the mask names, and counts who meets the criteria then. What is scheduled with the segment
+        goes by what it is when that is due. Errors: NOT_FOUND, INVALID_ARGUMENT as CreateSegment, ABORTED (the etag is not
+        that of the segment any more).
+        """
 
     def GetSegment(
         self,
         request: _directory_pb2.GetSegmentRequest,
         context: _aio.ServicerContext[_directory_pb2.GetSegmentRequest, _abc.Awaitable[_directory_pb2.GetSegmentResponse]],
     ) -> _abc.Awaitable[_directory_pb2.GetSegmentResponse]:
-        """GetSegment gives saved criteria. Not served yet."""
+        """GetSegment gives a segment. Errors: NOT_FOUND."""
 
     def ListSegments(
         self,
         request: _directory_pb2.ListSegmentsRequest,
         context: _aio.ServicerContext[_directory_pb2.ListSegmentsRequest, _abc.Awaitable[_directory_pb2.ListSegmentsResponse]],
     ) -> _abc.Awaitable[_directory_pb2.ListSegmentsResponse]:
-        """ListSegments lists saved criteria. Not served yet."""
+        """ListSegments lists all segments by name, whatever its case. Errors: INVALID_ARGUMENT (page_token)."""
 
     def DeleteSegment(
         self,
         request: _directory_pb2.DeleteSegmentRequest,
         context: _aio.ServicerContext[_directory_pb2.DeleteSegmentRequest, _abc.Awaitable[_directory_pb2.DeleteSegmentResponse]],
     ) -> _abc.Awaitable[_directory_pb2.DeleteSegmentResponse]:
-        """DeleteSegment removes saved criteria. Not served yet."""
+        """DeleteSegment removes a segment. Errors: NOT_FOUND; ABORTED (the etag is not that of the segment any more);
+        FAILED_PRECONDITION saying how many broadcasts are scheduled or wait for approval with it, unless force is set;
+        UNAVAILABLE when the sender, who knows that, cannot be reached: then nothing is removed.
+        """
 
     def ExportRecipient(
         self,

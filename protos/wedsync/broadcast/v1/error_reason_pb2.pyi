@@ -50,7 +50,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 9
     """ERROR_REASON_REQUEST_ID_REUSED: the request_id was used with another body (ALREADY_EXISTS)."""
     ERROR_REASON_ILLEGAL_STATE: _ErrorReason.ValueType  # 10
-    """ERROR_REASON_ILLEGAL_STATE: the broadcast's state does not allow this (FAILED_PRECONDITION)."""
+    """ERROR_REASON_ILLEGAL_STATE: the state of the broadcast or segment, or of a segment that the request names, does not
+    allow this (FAILED_PRECONDITION).
+    """
     ERROR_REASON_STALE_ETAG: _ErrorReason.ValueType  # 11
     """ERROR_REASON_STALE_ETAG: somebody changed it since it was read; read it again (ABORTED)."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 12
@@ -106,7 +108,9 @@ ERROR_REASON_INVALID_CURSOR: ErrorReason.ValueType  # 8
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 9
 """ERROR_REASON_REQUEST_ID_REUSED: the request_id was used with another body (ALREADY_EXISTS)."""
 ERROR_REASON_ILLEGAL_STATE: ErrorReason.ValueType  # 10
-"""ERROR_REASON_ILLEGAL_STATE: the broadcast's state does not allow this (FAILED_PRECONDITION)."""
+"""ERROR_REASON_ILLEGAL_STATE: the state of the broadcast or segment, or of a segment that the request names, does not
+allow this (FAILED_PRECONDITION).
+"""
 ERROR_REASON_STALE_ETAG: ErrorReason.ValueType  # 11
 """ERROR_REASON_STALE_ETAG: somebody changed it since it was read; read it again (ABORTED)."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 12

@@ -110,6 +110,11 @@ class SenderServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsResponse.FromString,
                 _registered_method=True)
+        self.CountSegmentUses = channel.unary_unary(
+                '/wedsync.broadcast.v1.SenderService/CountSegmentUses',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesResponse.FromString,
+                _registered_method=True)
 
 
 class SenderServiceServicer:
@@ -120,7 +125,8 @@ class SenderServiceServicer:
         """SendBroadcast accepts a broadcast for now or later and answers once it can no longer be lost. With the same
         request_id and body it gives the first answer again; with another body ALREADY_EXISTS. Errors: INVALID_ARGUMENT
         (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
-        NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
+        NOT_FOUND (an admin names a wedding or segment that does not exist), FAILED_PRECONDITION (an admin names a segment
+        that is not active), RESOURCE_EXHAUSTED with RATE_LIMITED (the
         limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
         the metadata has reset_time and what is left, as in Quota). A broadcast to very many people, and a critical one
         that is about no wedding, is accepted as AWAITING_APPROVAL and goes nowhere until an admin who has not sent it calls
@@ -250,6 +256,13 @@ class SenderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountSegmentUses(self, request, context):
+        """CountSegmentUses is internal: how many broadcasts are still to go out to a segment, so that who removes one is told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SenderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -327,6 +340,11 @@ def add_SenderServiceServicer_to_server(servicer, server):
                     servicer.RecordAuditEvents,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsResponse.SerializeToString,
+            ),
+            'CountSegmentUses': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountSegmentUses,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -735,6 +753,33 @@ class SenderService:
             '/wedsync.broadcast.v1.SenderService/RecordAuditEvents',
             wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountSegmentUses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.SenderService/CountSegmentUses',
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,7 +19,8 @@ class SenderServiceStub:
     """SendBroadcast accepts a broadcast for now or later and answers once it can no longer be lost. With the same
     request_id and body it gives the first answer again; with another body ALREADY_EXISTS. Errors: INVALID_ARGUMENT
     (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
-    NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
+    NOT_FOUND (an admin names a wedding or segment that does not exist), FAILED_PRECONDITION (an admin names a segment
+    that is not active), RESOURCE_EXHAUSTED with RATE_LIMITED (the
     limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
     the metadata has reset_time and what is left, as in Quota). A broadcast to very many people, and a critical one
     that is about no wedding, is accepted as AWAITING_APPROVAL and goes nowhere until an admin who has not sent it calls
@@ -88,6 +89,8 @@ class SenderServiceStub:
     """RecordAuditEvents is internal: adds to the audit log what another service has seen, in the order given, each event
     once however often it is told.
     """
+    CountSegmentUses: _aio.UnaryUnaryMultiCallable[_sender_pb2.CountSegmentUsesRequest, _sender_pb2.CountSegmentUsesResponse]
+    """CountSegmentUses is internal: how many broadcasts are still to go out to a segment, so that who removes one is told."""
 
 class SenderServiceServicer:
     """SenderService takes broadcasts and answers for them. Every error carries google.rpc.ErrorInfo with an ErrorReason."""
@@ -100,7 +103,8 @@ class SenderServiceServicer:
         """SendBroadcast accepts a broadcast for now or later and answers once it can no longer be lost. With the same
         request_id and body it gives the first answer again; with another body ALREADY_EXISTS. Errors: INVALID_ARGUMENT
         (every broken field at once), PERMISSION_DENIED (a type, an audience or a wedding outside the caller's reach),
-        NOT_FOUND (an admin names a wedding or segment that does not exist), RESOURCE_EXHAUSTED with RATE_LIMITED (the
+        NOT_FOUND (an admin names a wedding or segment that does not exist), FAILED_PRECONDITION (an admin names a segment
+        that is not active), RESOURCE_EXHAUSTED with RATE_LIMITED (the
         limit of this type, priority and wedding is used up: QuotaFailure names it, RetryInfo says when to come again, and
         the metadata has reset_time and what is left, as in Quota). A broadcast to very many people, and a critical one
         that is about no wedding, is accepted as AWAITING_APPROVAL and goes nowhere until an admin who has not sent it calls
@@ -239,5 +243,12 @@ class SenderServiceServicer:
         """RecordAuditEvents is internal: adds to the audit log what another service has seen, in the order given, each event
         once however often it is told.
         """
+
+    def CountSegmentUses(
+        self,
+        request: _sender_pb2.CountSegmentUsesRequest,
+        context: _aio.ServicerContext[_sender_pb2.CountSegmentUsesRequest, _abc.Awaitable[_sender_pb2.CountSegmentUsesResponse]],
+    ) -> _abc.Awaitable[_sender_pb2.CountSegmentUsesResponse]:
+        """CountSegmentUses is internal: how many broadcasts are still to go out to a segment, so that who removes one is told."""
 
 def add_SenderServiceServicer_to_server(servicer: SenderServiceServicer, server: _aio.Server) -> None: ...
