@@ -10,12 +10,23 @@ from uuid import uuid4
 
 import asyncpg
 import grpc
+from google.type.date_pb2 import Date
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 from wedsync.broadcast.v1.audience_pb2 import CountAudienceRequest, DeliveryRules, ResolveAudienceRequest
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.common_pb2 import Category, Priority, Targeting
-from wedsync.broadcast.v1.directory_pb2 import Recipient, UpsertRecipientsRequest, UserType
+from wedsync.broadcast.v1.directory_pb2 import (
+    CreateSegmentRequest,
+    Recipient,
+    Segment,
+    SegmentCriteria,
+    UpsertRecipientsRequest,
+    UpsertWeddingsRequest,
+    UserType,
+    WeddingEntry,
+    WeddingStatus,
+)
 from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.sender_pb2 import PreviewAudienceRequest
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
@@ -30,6 +41,7 @@ SCENARIO: Final = "audience"
 RECIPIENTS: Final = 1_000_000
 WEDDINGS: Final = 100
 ROLES, TIERS = ["photographer", "florist"], ["professional"]
+STATUSES, WITHIN_DAYS = ["planning", "confirmed"], 180
 TYPE: Final = "feature.released"
 COUNTS, PREVIEWS, RESOLVES, CHANGES, SQL_RUNS, STARTS = 400, 200, 40, 40, 10, 2
 FULL_FACTOR: Final = 5
@@ -74,11 +86,19 @@ class Questions:
         self._writer = service(stack, ["directory.write", "directory.admin"])
         self._admin: Metadata = administrator(stack)
         self.weddings: list[str] = []
+        self.segment_id = ""
 
     async def prepare(self) -> None:
-        """Chooses the weddings that bound an audience with three criteria."""
+        """Chooses the weddings that bound an audience with three criteria, and makes a segment."""
         rows = await self.connection.fetch(_QUERIES["find_weddings"], WEDDINGS)
         self.weddings = [str(row["wedding_id"]) for row in rows]
+        criteria = SegmentCriteria(
+            wedding_statuses=[WeddingStatus.Value(f"WEDDING_STATUS_{each.upper()}") for each in STATUSES],
+            wedding_within_days=WITHIN_DAYS,
+        )
+        request = CreateSegmentRequest(segment=Segment(name="Soon married", criteria=criteria))
+        answer = await self._directory.CreateSegment(request, metadata=self._writer, timeout=TIMEOUT_S)
+        self.segment_id = answer.segment.segment_id
 
     @property
     def _targeting(self) -> Targeting:
@@ -103,8 +123,46 @@ class Questions:
 
     async def resolve(self) -> int:
         """Everybody, by what they would get, as a dispatcher is told."""
+        return await self._resolve(Targeting(everyone=True))
+
+    async def count_segment(self) -> int:
+        """How many people are on a wedding of some statuses in the next half year."""
+        return await self._count(Targeting(segment_ids=[self.segment_id]))
+
+    async def count_segment_in_sql(self) -> int:
+        """The same."""
+        found: int = await self.connection.fetchval(
+            _QUERIES["count_segment"], STATUSES, WITHIN_DAYS, timeout=TIMEOUT_S
+        )
+        return found
+
+    async def resolve_segment(self) -> int:
+        """The same people, by what they would get."""
+        return await self._resolve(Targeting(segment_ids=[self.segment_id]))
+
+    async def resolve_segment_in_sql(self) -> None:
+        """The same as rows, without what presets say."""
+        await self.connection.fetch(_QUERIES["resolve_segment"], STATUSES, WITHIN_DAYS, timeout=TIMEOUT_S)
+
+    async def change_wedding(self) -> int:
+        """Gives a wedding another name, so that no set of weddings is as it was, and counts by the segment."""
+        (row,) = await self.connection.fetch(_QUERIES["find_wedding"], self.weddings[0])
+        entry = WeddingEntry(
+            wedding_id=self.weddings[0],
+            couple_name=str(uuid4()),
+            wedding_date=Date(
+                year=row["wedding_date"].year, month=row["wedding_date"].month, day=row["wedding_date"].day
+            ),
+            status=WeddingStatus.Value(f"WEDDING_STATUS_{row['status'].upper()}"),
+            time_zone=row["time_zone"],
+        )
+        request = UpsertWeddingsRequest(request_id=str(uuid4()), weddings=[entry])
+        await self._directory.UpsertWeddings(request, metadata=self._writer, timeout=TIMEOUT_S)
+        return await self.count_segment()
+
+    async def _resolve(self, targeting: Targeting) -> int:
         rules = DeliveryRules(type=TYPE, category=Category.CATEGORY_SYSTEM, priority=Priority.PRIORITY_NORMAL)
-        request = ResolveAudienceRequest(targeting=Targeting(everyone=True), rules=rules)
+        request = ResolveAudienceRequest(targeting=targeting, rules=rules)
         targeted = 0
         async for answer in self._audience.ResolveAudience(
             request, metadata=self._internal, timeout=TIMEOUT_S
@@ -191,6 +249,8 @@ def _bounds(rows: dict[str, Row]) -> list[Bound]:
         Bound("count by three criteria p99", rows["count by three criteria"].ours.p99, 20.0),
         Bound("preview by three criteria p99", rows["preview by three criteria"].ours.p99, 20.0),
         Bound("resolve everyone p99", rows["resolve everyone"].ours.p99, 100.0),
+        Bound("count by a segment p99", rows["count by a segment"].ours.p99, 20.0),
+        Bound("resolve a segment p99", rows["resolve a segment"].ours.p99, 100.0),
         Bound("start, until it serves", rows["start, until it serves"].ours.max, 15_000.0),
     ]
 
@@ -201,10 +261,21 @@ async def _ask(questions: Questions, factor: int) -> dict[str, Samples]:
         raise RuntimeError(f"SQL counts {theirs} people, and we {ours}")
     if (resolved := await questions.resolve()) != RECIPIENTS:
         raise RuntimeError(f"{resolved} people are everyone")
+    in_segment = await questions.count_segment_in_sql()
+    if not in_segment or {await questions.count_segment(), await questions.resolve_segment()} != {in_segment}:
+        raise RuntimeError(f"SQL counts {in_segment} people in a segment, and we do not")
     kinds = (
         ("count by three criteria", COUNTS, questions.count, questions.count_in_sql),
         ("preview by three criteria", PREVIEWS, questions.preview, questions.preview_in_sql),
         ("resolve everyone", RESOLVES, questions.resolve, questions.resolve_in_sql),
+        ("count by a segment", COUNTS, questions.count_segment, questions.count_segment_in_sql),
+        ("resolve a segment", RESOLVES, questions.resolve_segment, questions.resolve_segment_in_sql),
+        (
+            "a wedding changed, then a count by a segment",
+            CHANGES,
+            questions.change_wedding,
+            questions.count_segment_in_sql,
+        ),
     )
     samples = {name: Samples() for name, *_ in kinds}
     for name, runs, ours_asks, sql_asks in kinds:

@@ -59,3 +59,43 @@ WHERE NOT erased;
 -- name: count_tier
 -- Who has a tier.
 SELECT count(*) FROM preferences.recipients WHERE tier = $1 AND erased_at IS NULL;
+
+-- name: count_segment
+-- People on a wedding of these statuses that is today, at its place, or so many days ahead at most.
+SELECT count(*)
+FROM preferences.recipients
+WHERE erased_at IS NULL
+    AND number IN (
+        SELECT team_members.recipient_number
+        FROM preferences.weddings
+        INNER JOIN preferences.team_members USING (wedding_id)
+        WHERE weddings.status::text = ANY ($1::text[])
+            AND weddings.wedding_date - (now() AT TIME ZONE weddings.time_zone)::date BETWEEN 0 AND $2::integer
+    );
+
+-- name: resolve_segment
+-- The same people, with what each of them would get.
+SELECT
+    number,
+    coalesce(critical_only OR NOT system, false) AS is_muted,
+    coalesce(
+        CASE
+            WHEN quiet_start < quiet_end
+                THEN (now() AT TIME ZONE time_zone)::time >= quiet_start AND (now() AT TIME ZONE time_zone)::time < quiet_end
+            ELSE (now() AT TIME ZONE time_zone)::time >= quiet_start OR (now() AT TIME ZONE time_zone)::time < quiet_end
+        END,
+        false
+    ) AS is_asleep
+FROM preferences.settings_in_effect
+WHERE NOT erased
+    AND number IN (
+        SELECT team_members.recipient_number
+        FROM preferences.weddings
+        INNER JOIN preferences.team_members USING (wedding_id)
+        WHERE weddings.status::text = ANY ($1::text[])
+            AND weddings.wedding_date - (now() AT TIME ZONE weddings.time_zone)::date BETWEEN 0 AND $2::integer
+    );
+
+-- name: find_wedding
+-- The one that is changed between two counts.
+SELECT wedding_date, status::text AS status, time_zone FROM preferences.weddings WHERE wedding_id = $1;
