@@ -13,7 +13,13 @@ from uuid import UUID
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.type.timeofday_pb2 import TimeOfDay
 from wedsync.broadcast.v1.common_pb2 import ReceiptAction
-from wedsync.broadcast.v1.directory_pb2 import Recipient, SetWeddingTeamRequest, UpsertRecipientsRequest
+from wedsync.broadcast.v1.directory_pb2 import (
+    Recipient,
+    Segment,
+    SetWeddingTeamRequest,
+    UpdateSegmentRequest,
+    UpsertRecipientsRequest,
+)
 from wedsync.broadcast.v1.inbox_pb2 import MarkAllReadRequest, RecordReceiptsRequest
 from wedsync.broadcast.v1.preferences_pb2 import Preferences, QuietHours, UpdatePreferencesRequest
 
@@ -29,6 +35,9 @@ _MINDS_EVERY_S: Final = 0.15
 _NIGHTS_EVERY_S: Final = 10.0
 _TEAMS_EVERY_S: Final = 0.4
 _ENTRIES_EVERY_S: Final = 0.4
+_SEGMENTS_EVERY_S: Final = 0.4
+# One of those that are there from the start.
+_SEGMENT: Final = "5e90e000-0000-4000-8000-000000000004"
 _READING: Final = (
     ReceiptAction.RECEIPT_ACTION_READ,
     ReceiptAction.RECEIPT_ACTION_ACKNOWLEDGED,
@@ -63,6 +72,7 @@ class Changes:
         self._sleepers = sleepers
         self._weddings = weddings
         self._entries = entries
+        self._segment = Segment()
         self.read: set[tuple[int, str]] = set()
         """Receipts that were confirmed: who has read what."""
         self.minds: dict[int, Preferences] = {}
@@ -79,6 +89,7 @@ class Changes:
             self._again(self._sleep, _NIGHTS_EVERY_S),
             self._again(self._change_team, _TEAMS_EVERY_S),
             self._again(self._tell_again, _ENTRIES_EVERY_S),
+            self._again(self._change_segment, _SEGMENTS_EVERY_S),
         )
 
     async def _again(self, change: Callable[[], Awaitable[None]], every_s: float) -> None:
@@ -169,6 +180,18 @@ class Changes:
                 request, metadata=self._callers.service("directory.write"), timeout=CALL_S
             ),
         )
+
+    async def _change_segment(self) -> None:
+        """On the condition that it is as it was answered: an update that was made twice would have the next refused."""
+        wanted = Segment(description=self._request_id(), etag=self._segment.etag)
+        request = UpdateSegmentRequest(request_id=self._request_id(), segment_id=_SEGMENT, segment=wanted)
+        answer = await self._ask(
+            "UpdateSegment",
+            lambda: self._callers.directory.UpdateSegment(
+                request, metadata=self._callers.service("directory.write"), timeout=CALL_S
+            ),
+        )
+        self._segment = answer.segment
 
     async def _update(self, number: int, preferences: Preferences, field: str) -> Preferences:
         request = UpdatePreferencesRequest(
