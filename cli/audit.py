@@ -91,7 +91,7 @@ def _lines(event: AuditEvent) -> Iterator[str]:
     if facts := ", ".join(_facts(event)):
         yield facts
     yield f"by {event.actor or 'others, added up'}"
-    for name in ("broadcast_id", "user_id", "wedding_id"):
+    for name in ("broadcast_id", "user_id", "wedding_id", "segment_id"):
         if value := getattr(event, name):
             yield f"{name.removesuffix('_id')} {value}"
 

@@ -1,4 +1,4 @@
-"""Owns telling the sender, which keeps the audit log, what changed of people's rights here: in order, until it has it.
+"""Owns telling the sender, which keeps the audit log, what changed of rights and segments: in order, until it has it.
 
 The events are written by triggers, in the transactions of the changes.
 """
@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -93,8 +94,13 @@ def _event(row: Row) -> RecordedAuditEvent:
         time=time,
         actor=row["actor"],
         action=AuditAction.Value(f"AUDIT_ACTION_{row['action'].upper()}"),
-        user_id=str(row["user_id"]),
-        wedding_id=str(row["wedding_id"]) if row["wedding_id"] else "",
+        user_id=_text(row["user_id"]),
+        wedding_id=_text(row["wedding_id"]),
         role_before=row["role_before"] or "",
         role_after=row["role_after"] or "",
+        segment_id=_text(row["segment_id"]),
     )
+
+
+def _text(value: UUID | None) -> str:
+    return "" if value is None else str(value)

@@ -82,7 +82,7 @@ async def start(settings: Settings) -> RunningPreferences:
     own_preferences, writes, segments, counter = (
         OwnPreferences(personal, KeptAnswers(called, SCHEMA), keeper),
         DirectoryWrites(directory, OnceOnly(worked, SCHEMA), wall, relay.wake, teller.wake),
-        Segments(saved, OnceOnly(worked, SCHEMA), keeper, SenderServiceStub(sender), clock),
+        Segments(saved, OnceOnly(worked, SCHEMA), keeper, SenderServiceStub(sender), clock, teller.wake),
         SegmentCounter(saved, keeper, clock, settings.segment_count_s),
     )
     cleaner = own_cleaner(worked, settings.worker_database_url, settings.retention, clock)

@@ -136,16 +136,6 @@ SELECT
 FROM segments
 WHERE segment_id = $1;
 
--- name: lock_segment
--- The same for whoever is about to change it, one at a time.
-SELECT
-    segment_id, name, description, is_active, roles, tiers, user_types::text[] AS user_types,
-    wedding_statuses::text[] AS wedding_statuses, wedding_within_days, version,
-    user_count, user_count_time, create_time, update_time
-FROM segments
-WHERE segment_id = $1
-FOR UPDATE;
-
 -- name: list_segments_after
 -- A page by name; what follows a name is what follows it whatever its case. No name is empty.
 SELECT
@@ -170,7 +160,7 @@ RETURNING
     user_count, user_count_time, create_time, update_time;
 
 -- name: change_segment
--- All of one that its changer has locked, counted anew.
+-- All of one, counted anew; it is its changer's turn.
 UPDATE segments
 SET
     name = $2,
@@ -192,7 +182,7 @@ RETURNING
     user_count, user_count_time, create_time, update_time;
 
 -- name: remove_segment
--- One that its remover has locked.
+-- One; it is its remover's turn.
 DELETE FROM segments
 WHERE segment_id = $1;
 
@@ -210,8 +200,8 @@ SET user_count = $3, user_count_time = now()
 WHERE segment_id = $1 AND version = $2;
 
 -- name: take_directory_turn
--- One change of people, weddings or teams at a time, so that none decides on what another is about to change; and whose it
--- is, for what the audit log is told of it.
+-- One change of people, weddings, teams or segments at a time, so that none decides on what another is about to change; and
+-- whose it is, for what the audit log is told of it.
 SELECT
     set_config('app.actor', $1, true) AS actor,
     pg_advisory_xact_lock(hashtextextended('preferences.directory', 0));
@@ -358,7 +348,7 @@ RETURNING team_version;
 
 -- name: list_audit_events
 -- What the sender has not been told yet, in order.
-SELECT event_id, at, actor, action, user_id, wedding_id, role_before, role_after
+SELECT event_id, at, actor, action, user_id, wedding_id, role_before, role_after, segment_id
 FROM audit_events
 ORDER BY position
 LIMIT $1;

@@ -109,7 +109,7 @@ def to_filter_group(row: Row) -> FilterGroup:
 
 
 def to_segment(row: Row) -> Segment:
-    """A row of `find_segment`, `lock_segment` or `list_segments_after`, or what a change of one returns."""
+    """A row of `find_segment` or `list_segments_after`, or what a change of one returns."""
     return Segment(
         row["segment_id"],
         SegmentValues(row["name"], row["description"], _criteria(row), row["is_active"]),

@@ -1,5 +1,6 @@
 """Owns what callers do with segments: each change is counted, kept once, and in the log like every other."""
 
+from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from services.preferences.segments import (
     read_page_token,
     write_page_token,
 )
+from shared.auth import current_identity
 from shared.clock import Clock
 from shared.database import Transaction
 from shared.errors import FieldViolation, IllegalState
@@ -43,13 +45,15 @@ class Segments:
         keeper: IndexKeeper,
         sender: SenderServiceStub,
         clock: Clock,
+        wake_teller: Callable[[], None],
     ) -> None:
-        """`sender` knows which broadcasts are still to go out."""
+        """`sender` knows which broadcasts are still to go out; `wake_teller` is told of what is for the audit log."""
         self._store = store
         self._once = once
         self._keeper = keeper
         self._sender = sender
         self._clock = clock
+        self._wake_teller = wake_teller
 
     def replays(self) -> dict[str, Replay | None]:
         """What answers a repeated request before anything about it is judged anew."""
@@ -65,6 +69,7 @@ class Segments:
         """Keep a new segment. Raises InvalidField."""
 
         async def write(transaction: Transaction) -> directory_pb2.CreateSegmentResponse:
+            await self._store.take_turn(transaction, current_identity().name)
             count = len(index.meeting(values.criteria, self._clock.now()))
             segment = await self._store.add(transaction, values, count)
             await failpoint(BEFORE_COMMIT)
@@ -73,6 +78,7 @@ class Segments:
         values, index = new_segment(to_given(request.segment)), await self._keeper.current()
         response = await self._once.do(CREATE, request, directory_pb2.CreateSegmentResponse, write)
         await failpoint(AFTER_COMMIT)
+        self._wake_teller()
         _log_kept("segment_created", response.segment)
         return response
 
@@ -85,7 +91,8 @@ class Segments:
         """
 
         async def write(transaction: Transaction) -> directory_pb2.UpdateSegmentResponse:
-            segment = await self._store.lock(transaction, UUID(request.segment_id))
+            await self._store.take_turn(transaction, current_identity().name)
+            segment = await self._store.find_to_change(transaction, UUID(request.segment_id))
             segment.require_etag(request.segment.etag)
             values = edit(segment.values, to_given(request.segment), masked_paths(request))
             if values != segment.values:
@@ -97,6 +104,7 @@ class Segments:
         index = await self._keeper.current()
         response = await self._once.do(UPDATE, request, directory_pb2.UpdateSegmentResponse, write)
         await failpoint(AFTER_COMMIT)
+        self._wake_teller()
         _log_kept("segment_updated", response.segment)
         return response
 
@@ -126,7 +134,8 @@ class Segments:
         """
 
         async def write(transaction: Transaction) -> directory_pb2.DeleteSegmentResponse:
-            segment = await self._store.lock(transaction, segment_id)
+            await self._store.take_turn(transaction, current_identity().name)
+            segment = await self._store.find_to_change(transaction, segment_id)
             segment.require_etag(request.etag)
             _require_unused(uses, force=request.force)
             await self._store.remove(transaction, segment)
@@ -137,6 +146,7 @@ class Segments:
         uses = await self._count_uses(segment_id)
         response = await self._once.do(DELETE, request, directory_pb2.DeleteSegmentResponse, write)
         await failpoint(AFTER_COMMIT)
+        self._wake_teller()
         log.info(
             "segment_deleted",
             segment_id=str(segment_id),

@@ -21,7 +21,7 @@ _NAME_ONCE: Final = "segments_name_once"
 
 
 class SegmentStore:
-    """Reads as the login of calls; changes as the worker, each taking its place in the log last in its transaction."""
+    """Reads as the login of calls; changes as the worker, each in its turn and, last, with its place in the log."""
 
     def __init__(self, called: Database, worked: Database, log: OrderedLog) -> None:
         self._called = called
@@ -37,9 +37,13 @@ class SegmentStore:
         rows = await self._called.fetch(_QUERIES["list_segments_after"], name, count)
         return [to_segment(row) for row in rows]
 
-    async def lock(self, transaction: Transaction, segment_id: UUID) -> Segment:
-        """A segment that nobody else changes until the transaction ends. Raises NotFound."""
-        return _segment(await transaction.fetchrow(_QUERIES["lock_segment"], segment_id))
+    async def take_turn(self, transaction: Transaction, actor: str) -> None:
+        """Begin a change of the directory; `actor` is who is on record for it."""
+        await transaction.execute(_QUERIES["take_directory_turn"], actor)
+
+    async def find_to_change(self, transaction: Transaction, segment_id: UUID) -> Segment:
+        """A segment as it is in the turn that the transaction has taken. Raises NotFound."""
+        return _segment(await transaction.fetchrow(_QUERIES["find_segment"], segment_id))
 
     async def add(self, transaction: Transaction, values: SegmentValues, user_count: int) -> Segment:
         """A new segment. Raises InvalidField for a name that is taken."""
@@ -50,14 +54,14 @@ class SegmentStore:
     async def change(
         self, transaction: Transaction, segment_id: UUID, values: SegmentValues, user_count: int
     ) -> Segment:
-        """The next version of a segment that is locked. Raises InvalidField for a name that is taken."""
+        """The next version of a segment. Raises InvalidField for a name that is taken."""
         arguments = (segment_id, *from_segment(values), user_count)
         with _name_free():
             row = await transaction.fetchrow(_QUERIES["change_segment"], *arguments)
         return await self._logged(transaction, _segment(row))
 
     async def remove(self, transaction: Transaction, segment: Segment) -> None:
-        """Remove a segment that is locked."""
+        """Remove a segment."""
         await transaction.execute(_QUERIES["remove_segment"], segment.segment_id)
         await self._logged(transaction, segment)
 

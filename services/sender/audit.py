@@ -35,6 +35,9 @@ class AuditAction(StrEnum):
     TEAM_LEFT = "team_left"
     ERASED = "erased"
     WALL_REFUSED = "wall_refused"
+    SEGMENT_CREATED = "segment_created"
+    SEGMENT_UPDATED = "segment_updated"
+    SEGMENT_DELETED = "segment_deleted"
 
 
 class FlawKind(StrEnum):
@@ -72,6 +75,7 @@ class AuditEvent:
     role_after: str | None = None
     method: str | None = None
     attempts: int | None = None
+    segment_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,8 @@ def canonical(entry: AuditEntry) -> bytes:
             _text(event.role_after),
             _text(event.method),
             _number(event.attempts),
+            # The first form knows no segments.
+            _id(event.segment_id) if entry.format > 1 else b"",
         )
     )
 

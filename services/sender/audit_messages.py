@@ -61,6 +61,7 @@ def entry_message(entry: AuditEntry) -> sender_pb2.AuditEvent:
         role_after=event.role_after or "",
         method=event.method or "",
         attempts=event.attempts or 0,
+        segment_id=_text(event.segment_id),
         hash=entry.hash,
     )
 
@@ -79,6 +80,7 @@ def event_of(message: sender_pb2.RecordedAuditEvent, source: str) -> AuditEvent:
         role_after=message.role_after or None,
         method=message.method or None,
         attempts=message.attempts or None,
+        segment_id=_id(message.segment_id),
     )
 
 

@@ -79,7 +79,7 @@ class AuditChain:
 
 
 def _values(event: AuditEvent) -> tuple[object, ...]:
-    """The columns that another service fills, from `event_id` to `attempts`."""
+    """The columns that another service fills, from `event_id` to `segment_id`."""
     return (
         event.event_id,
         event.at,
@@ -91,6 +91,7 @@ def _values(event: AuditEvent) -> tuple[object, ...]:
         event.role_after,
         event.method,
         event.attempts,
+        event.segment_id,
     )
 
 
@@ -113,6 +114,7 @@ def _entry(row: Row) -> AuditEntry:
         role_after=row["role_after"],
         method=row["method"],
         attempts=row["attempts"],
+        segment_id=row["segment_id"],
     )
     return AuditEntry(
         row["position"], row["format"], row["recorded_at"], event, row["previous_hash"], row["hash"]

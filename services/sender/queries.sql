@@ -192,14 +192,14 @@ SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;
 -- A page of the audit log, newest first, if the caller may read it.
 SELECT
     position, format, event_id, recorded_at, at, source, actor, action, broadcast_id, broadcast_type, targeted, retract,
-    stopped, already_sent, user_id, wedding_id, role_before, role_after, method, attempts, previous_hash, hash
+    stopped, already_sent, user_id, wedding_id, role_before, role_after, method, attempts, segment_id, previous_hash, hash
 FROM list_audit_log($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
 -- name: read_audit_chain
 -- What comes next in the chain, a part at a time.
 SELECT
     position, format, event_id, recorded_at, at, source, actor, action, broadcast_id, broadcast_type, targeted, retract,
-    stopped, already_sent, user_id, wedding_id, role_before, role_after, method, attempts, previous_hash, hash
+    stopped, already_sent, user_id, wedding_id, role_before, role_after, method, attempts, segment_id, previous_hash, hash
 FROM audit_log
 WHERE position > $1
 ORDER BY position
@@ -216,14 +216,14 @@ SELECT max(position) AS position FROM audit_log;
 -- name: record_audit_events
 -- At the end of the chain, in order; what was told before is there already.
 INSERT INTO audit_log (
-    event_id, at, source, actor, action, user_id, wedding_id, role_before, role_after, method, attempts
+    event_id, at, source, actor, action, user_id, wedding_id, role_before, role_after, method, attempts, segment_id
 )
-SELECT event_id, at, $1, actor, action, user_id, wedding_id, role_before, role_after, method, attempts
+SELECT event_id, at, $1, actor, action, user_id, wedding_id, role_before, role_after, method, attempts, segment_id
 FROM unnest(
     $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::text[],
-    $11::bigint[]
+    $11::bigint[], $12::uuid[]
 ) WITH ORDINALITY AS event (
-    event_id, at, actor, action, user_id, wedding_id, role_before, role_after, method, attempts, place
+    event_id, at, actor, action, user_id, wedding_id, role_before, role_after, method, attempts, segment_id, place
 )
 ORDER BY place
 ON CONFLICT (event_id) DO NOTHING;

@@ -24,7 +24,12 @@ from wedsync.broadcast.v1.directory_pb2 import (
     WeddingEntry,
     WeddingStatus,
 )
-from wedsync.broadcast.v1.sender_pb2 import PreviewAudienceRequest
+from wedsync.broadcast.v1.sender_pb2 import (
+    AuditAction,
+    ListAuditEventsRequest,
+    PreviewAudienceRequest,
+    VerifyAuditLogRequest,
+)
 
 from stack.background import BackgroundStack
 from stack.world import demo_id
@@ -33,6 +38,7 @@ from tests.e2e.test_command_line import Command
 from tests.e2e.test_schedules import ahead, until_state
 
 Code = grpc.StatusCode
+ACTIONS = [f"AUDIT_ACTION_SEGMENT_{action}" for action in ("DELETED", "UPDATED", "CREATED")]
 FAILED = BroadcastState.BROADCAST_STATE_FAILED
 
 
@@ -159,6 +165,24 @@ async def test_a_segment_in_use_is_not_deleted_in_passing(client: Client, harpis
         error = (await client.show(broadcast_id)).broadcast.error
         assert error == "NOT_FOUND: A segment that the targeting names does not exist."
         assert not await client.has(harpists.playing, broadcast_id)
+
+
+async def test_what_becomes_of_a_segment_is_in_the_audit_log(client: Client, harpists: Harpists) -> None:
+    """Who made, changed and removed it, in a chain that stays right."""
+    segment_id, admin = harpists.segment.segment_id, client.person("admin")
+    await update(client, harpists, Segment(description="Audited"))
+    await delete(client, segment_id)
+
+    async def entries() -> list[str] | None:
+        request = ListAuditEventsRequest(actor=str(demo_id("admin")), page_size=100)
+        page = await client.sender.ListAuditEvents(request, metadata=admin, timeout=CALL_S)
+        found = [AuditAction.Name(each.action) for each in page.events if each.segment_id == segment_id]
+        return found if len(found) == len(ACTIONS) else None
+
+    assert await eventually(entries, "the entries of a segment") == ACTIONS
+    verify = VerifyAuditLogRequest(page_size=100_000)
+    verified = await client.sender.VerifyAuditLog(verify, metadata=admin, timeout=CALL_S)
+    assert (verified.complete, verified.HasField("flaw")) == (True, False)
 
 
 async def test_what_is_scheduled_with_a_segment_goes_by_it_when_it_is_due(

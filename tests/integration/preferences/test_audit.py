@@ -18,6 +18,7 @@ from shared.failpoints import FailpointError, armed
 from shared.settings import Address
 from shared.tls import Transport
 from tests.integration.preferences.inbox import told_inbox
+from tests.integration.preferences.segments import delete, update
 from tests.integration.preferences.site import Metadata, Site, Someone, a_person
 from tests.integration.shared.edge import refusal_of
 from tests.integration.shared.polling import until_equal
@@ -119,6 +120,23 @@ async def test_erasure_is_on_record(site: Site) -> None:
     assert told(site, [person.user_id]) == [("erased", person.user_id, "", "", "", "postgres")]
 
 
+async def test_segments_are_on_record(site: Site) -> None:
+    """Made, changed and removed, by whom; not what changes nothing, is refused, or counts who is in one."""
+    segment = await site.segment()
+    for description in ("New", "New"):
+        await update(site, segment.segment_id, "description", description=description)
+    await refusal_of(update(site, segment.segment_id, "name", name=""))
+    counted = "UPDATE preferences.segments SET user_count = 7, user_count_time = now() WHERE segment_id = $1"
+    await site.admin.execute(counted, segment.segment_id)
+    await delete(site, segment.segment_id)
+    await all_told(site)
+    assert [
+        (sender_pb2.AuditAction.Name(event.action), event.actor, event.user_id)
+        for event in site.inbox.sender.events.values()
+        if event.segment_id == segment.segment_id
+    ] == [(f"AUDIT_ACTION_SEGMENT_{action}", "billing", "") for action in ("CREATED", "UPDATED", "DELETED")]
+
+
 async def test_change_that_is_refused_is_not_on_record(site: Site) -> None:
     """All of a call or nothing: one entry that may not be written, and no event of the others."""
     good, bad = a_person(role="coordinator"), a_person(role="admin")
@@ -218,6 +236,9 @@ GOOD = {"action": "erased", "actor": "forms", "user_id": UUID(int=1)}
         ("audit_events_actor_named", {"actor": "x" * 65}),
         ("audit_events_wedding_of_team", {"wedding_id": UUID(int=2)}),
         ("audit_events_wedding_of_team", {"action": "team_joined"}),
+        ("audit_events_person_or_segment", {"user_id": None}),
+        ("audit_events_person_or_segment", {"segment_id": UUID(int=2)}),
+        ("audit_events_person_or_segment", {"action": "segment_deleted"}),
         ("audit_events_roles_of_change", {"action": "role_changed"}),
         ("audit_events_roles_of_change", {"role_after": "admin"}),
         ("audit_events_roles_of_change", {"action": "role_changed", "role_before": "x", "role_after": "x"}),

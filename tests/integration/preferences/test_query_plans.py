@@ -197,7 +197,6 @@ async def test_segments_are_read_by_key_and_listed_by_name(town: Filled) -> None
     for login, query, *arguments in (
         ("api", "find_segment", segment_id),
         ("worker", "find_segment_criteria", [segment_id]),
-        ("worker", "lock_segment", segment_id),
         ("worker", "remove_segment", segment_id),
         ("worker", "keep_count", segment_id, 1, 7),
     ):

@@ -116,6 +116,7 @@ SET = {
     "wedding_id": "gen_random_uuid()",
     "role_before": "NULL",
     "role_after": "'admin'",
+    "segment_id": "gen_random_uuid()",
     "previous_hash": "sha256('x')",
     "hash": "sha256('x')",
 }
@@ -143,6 +144,16 @@ async def test_every_column_is_looked_at(site: Site) -> None:
     )
     guarded = {"position", "format", "method", "attempts"}
     assert {row["attname"] for row in rows} == SET.keys() | guarded
+
+
+async def test_entry_of_the_first_form_stays_right(site: Site) -> None:
+    """Written before there was another: it is hashed as it was then, and nobody can say that it is one."""
+    async with past_its_guards(site.admin):
+        for change in ("format = 1", "hash = audit_hash(audit_log)"):
+            await site.admin.execute(f"UPDATE audit_log SET {change} WHERE position = $1", ENTRIES)  # noqa: S608
+        assert flaw(await verified(site)) is None
+        await site.admin.execute("UPDATE audit_log SET format = 2 WHERE position = $1", ENTRIES)
+        assert flaw(await verified(site)) == ("entry_changed", ENTRIES)
 
 
 async def test_action_that_none_of_ours_wrote_is_found(site: Site) -> None:

@@ -63,7 +63,8 @@ async def test_what_may_be_is_added(tables: asyncpg.Connection, changes: dict[st
     ("constraint", "changes"),
     [
         ("audit_position_counts", {"position": 0}),
-        ("audit_format_is_known", {"format": 2}),
+        ("audit_format_is_known", {"format": 3}),
+        ("audit_segment_is_hashed", {"segment_id": uuid4()}),
         ("audit_times_are_times", {"recorded_at": datetime.min.replace(tzinfo=UTC)}),
         ("audit_times_are_times", {"at": datetime(9999, 12, 31, tzinfo=UTC)}),
         ("audit_source_is_a_name", {"source": ""}),

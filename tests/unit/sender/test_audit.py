@@ -41,6 +41,7 @@ FULL = AuditEvent(
     role_after="coordinator",
     method="SenderService/SendBroadcast",
     attempts=7,
+    segment_id=UUID(int=8),
 )
 EMPTY = AuditEvent(UUID(int=6), NOON, "preferences", "", AuditAction.WALL_REFUSED)
 
@@ -56,7 +57,8 @@ def by_hand(entry: AuditEntry) -> bytes:
     values += [event.actor, event.action, event.broadcast_id, event.broadcast_type, event.targeted]
     values += [event.retract, event.stopped, event.already_sent, event.user_id, event.wedding_id]
     values += [event.role_before, event.role_after, event.method, event.attempts]
-    parts = [b"wedsync.broadcast.audit.1"]
+    values += [event.segment_id] if entry.format == 2 else []
+    parts = [f"wedsync.broadcast.audit.{entry.format}".encode()]
     for value in values:
         match value:
             case None:
@@ -72,12 +74,12 @@ def by_hand(entry: AuditEntry) -> bytes:
     return b"".join(parts)
 
 
-def chain(*events: AuditEvent) -> list[AuditEntry]:
+def chain(*events: AuditEvent, form: int = 2) -> list[AuditEntry]:
     """These events as they are chained from the beginning."""
     entries: list[AuditEntry] = []
     before = BEGINNING
     for event in events:
-        entry = AuditEntry(before.position + 1, 1, NOON, event, before.hash, b"")
+        entry = AuditEntry(before.position + 1, form, NOON, event, before.hash, b"")
         entries.append(replace(entry, hash=hashlib.sha256(by_hand(entry)).digest()))
         before = Checkpoint(entries[-1].position, entries[-1].hash)
     return entries
@@ -93,18 +95,22 @@ def first_flaw(entries: list[AuditEntry], checkpoints: dict[int, bytes] | None =
     return follow(BEGINNING, entries, checkpoints or {})[1]
 
 
+@pytest.mark.parametrize("form", [1, 2])
 @pytest.mark.parametrize("event", [FULL, EMPTY])
-def test_an_entry_has_its_form(event: AuditEvent) -> None:
+def test_an_entry_has_its_form(event: AuditEvent, form: int) -> None:
     """Lengths before values, big-endian, -1 for what is not there: by a second computation of it."""
-    (entry,) = chain(event)
+    (entry,) = chain(event, form=form)
     assert canonical(entry) == by_hand(entry)
 
 
-def test_the_form_never_changes() -> None:
-    """A hash that was written down once; entries of years ago must still agree with it."""
-    first, second = chain(FULL, EMPTY)
+def test_the_forms_never_change() -> None:
+    """Hashes that were written down once; entries of years ago must still agree with them."""
+    first, second = chain(FULL, EMPTY, form=1)
     assert first.hash.hex() == "75d4ecfc862ae85a5c20562fd648fd78b8d45ea99b4e37e719f4b4c98970d122"
     assert second.hash.hex() == "c080c9db73d1f219007fbcccdc6ea72f23b47cadfe8a6290e2b2ddfa38baa98a"
+    first, second = chain(FULL, EMPTY, form=2)
+    assert first.hash.hex() == "b039a40a64313b45134497593a37904e7c8912f4ace76ed1c250b3a3b7c683dc"
+    assert second.hash.hex() == "85a0e84b1fdbb494df4107abd8d628d65776bfde26f54338b76384dcc1919d11"
 
 
 def test_a_chain_that_nobody_touched_is_right_to_its_end() -> None:
@@ -143,7 +149,7 @@ def test_every_value_of_an_event_is_bound(name: str, is_removed: bool) -> None:
     "change",
     [
         {"recorded_at": NOON + timedelta(days=1)},
-        {"format": 2},
+        {"format": 1},
         {"previous_hash": bytes(32)},
         {"hash": bytes(32)},
     ],

@@ -112,6 +112,12 @@ class _AuditActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditActi
     """AUDIT_ACTION_WALL_REFUSED: a caller named what is outside their reach, such as a wedding, a person or a broadcast
     that is not theirs, and was refused; one entry for each caller, method and minute.
     """
+    AUDIT_ACTION_SEGMENT_CREATED: _AuditAction.ValueType  # 11
+    """AUDIT_ACTION_SEGMENT_CREATED: a segment was made, which broadcasts can be targeted at."""
+    AUDIT_ACTION_SEGMENT_UPDATED: _AuditAction.ValueType  # 12
+    """AUDIT_ACTION_SEGMENT_UPDATED: a segment was changed: its name, its description, its criteria or its activity."""
+    AUDIT_ACTION_SEGMENT_DELETED: _AuditAction.ValueType  # 13
+    """AUDIT_ACTION_SEGMENT_DELETED: a segment was removed."""
 
 class AuditAction(_AuditAction, metaclass=_AuditActionEnumTypeWrapper):
     """AuditAction is what an entry of the audit log is about."""
@@ -142,6 +148,12 @@ AUDIT_ACTION_WALL_REFUSED: AuditAction.ValueType  # 10
 """AUDIT_ACTION_WALL_REFUSED: a caller named what is outside their reach, such as a wedding, a person or a broadcast
 that is not theirs, and was refused; one entry for each caller, method and minute.
 """
+AUDIT_ACTION_SEGMENT_CREATED: AuditAction.ValueType  # 11
+"""AUDIT_ACTION_SEGMENT_CREATED: a segment was made, which broadcasts can be targeted at."""
+AUDIT_ACTION_SEGMENT_UPDATED: AuditAction.ValueType  # 12
+"""AUDIT_ACTION_SEGMENT_UPDATED: a segment was changed: its name, its description, its criteria or its activity."""
+AUDIT_ACTION_SEGMENT_DELETED: AuditAction.ValueType  # 13
+"""AUDIT_ACTION_SEGMENT_DELETED: a segment was removed."""
 Global___AuditAction: _TypeAlias = AuditAction  # noqa: Y015
 
 class _AuditFlawKind:
@@ -1525,6 +1537,7 @@ class AuditEvent(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    SEGMENT_ID_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """position is its place in the log, from 1 without gaps."""
     event_id: _builtins.str
@@ -1564,6 +1577,8 @@ class AuditEvent(_message.Message):
     """attempts is how often it refused in that minute; for WALL_REFUSED."""
     hash: _builtins.bytes
     """hash is the SHA-256 of this entry and of the hash before it, 32 bytes."""
+    segment_id: _builtins.str
+    """segment_id is the segment that it was done to; empty when there is none."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """time is when it happened; for WALL_REFUSED the start of the minute."""
@@ -1595,10 +1610,11 @@ class AuditEvent(_message.Message):
         method: _builtins.str = ...,
         attempts: _builtins.int = ...,
         hash: _builtins.bytes = ...,
+        segment_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_already_sent", b"_already_sent", "_retract", b"_retract", "_stopped", b"_stopped", "_targeted", b"_targeted", "already_sent", b"already_sent", "record_time", b"record_time", "retract", b"retract", "stopped", b"stopped", "targeted", b"targeted", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_already_sent", b"_already_sent", "_retract", b"_retract", "_stopped", b"_stopped", "_targeted", b"_targeted", "action", b"action", "actor", b"actor", "already_sent", b"already_sent", "attempts", b"attempts", "broadcast_id", b"broadcast_id", "broadcast_type", b"broadcast_type", "event_id", b"event_id", "hash", b"hash", "method", b"method", "position", b"position", "record_time", b"record_time", "retract", b"retract", "role_after", b"role_after", "role_before", b"role_before", "source", b"source", "stopped", b"stopped", "targeted", b"targeted", "time", b"time", "user_id", b"user_id", "wedding_id", b"wedding_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_already_sent", b"_already_sent", "_retract", b"_retract", "_stopped", b"_stopped", "_targeted", b"_targeted", "action", b"action", "actor", b"actor", "already_sent", b"already_sent", "attempts", b"attempts", "broadcast_id", b"broadcast_id", "broadcast_type", b"broadcast_type", "event_id", b"event_id", "hash", b"hash", "method", b"method", "position", b"position", "record_time", b"record_time", "retract", b"retract", "role_after", b"role_after", "role_before", b"role_before", "segment_id", b"segment_id", "source", b"source", "stopped", b"stopped", "targeted", b"targeted", "time", b"time", "user_id", b"user_id", "wedding_id", b"wedding_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__already_sent: _TypeAlias = _typing.Literal["already_sent"]  # noqa: Y015
     _WhichOneofArgType__already_sent: _TypeAlias = _typing.Literal["_already_sent", b"_already_sent"]  # noqa: Y015
@@ -1845,6 +1861,7 @@ class RecordedAuditEvent(_message.Message):
     ROLE_AFTER_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SEGMENT_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """event_id is a UUID, the same whenever this is told again."""
     actor: _builtins.str
@@ -1863,6 +1880,8 @@ class RecordedAuditEvent(_message.Message):
     """method is as in AuditEvent."""
     attempts: _builtins.int
     """attempts is as in AuditEvent."""
+    segment_id: _builtins.str
+    """segment_id is as in AuditEvent."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """time is when it happened; for WALL_REFUSED the start of the minute."""
@@ -1880,10 +1899,11 @@ class RecordedAuditEvent(_message.Message):
         role_after: _builtins.str = ...,
         method: _builtins.str = ...,
         attempts: _builtins.int = ...,
+        segment_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "attempts", b"attempts", "event_id", b"event_id", "method", b"method", "role_after", b"role_after", "role_before", b"role_before", "time", b"time", "user_id", b"user_id", "wedding_id", b"wedding_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "attempts", b"attempts", "event_id", b"event_id", "method", b"method", "role_after", b"role_after", "role_before", b"role_before", "segment_id", b"segment_id", "time", b"time", "user_id", b"user_id", "wedding_id", b"wedding_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
