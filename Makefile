@@ -1,17 +1,18 @@
 # What a person types here; `make` alone lists it. Whatever needs the environment sets it up first, in .venv, and again
-# only when requirements-dev.lock changes.
+# only when requirements-dev.lock changes, or the folders that code is imported from.
 
 BIN := .venv/bin
 USABLE := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$python" -c '$(USABLE)' 2>/dev/null && { echo "$$python"; break; }; done)
 # The folder counts too, because an environment does not survive being moved; so does its interpreter.
-ENVIRONMENT := $(shell { cat requirements-dev.lock; pwd; $(PYTHON) --version; } 2>/dev/null | cksum | cut -d ' ' -f 1)
+ENVIRONMENT := $(shell { cat requirements-dev.lock; grep ^dev-mode-dirs pyproject.toml; pwd; $(PYTHON) --version; } \
+	2>/dev/null | cksum | cut -d ' ' -f 1)
 INSTALLED := .venv/.installed-$(ENVIRONMENT)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run reset migrate test verify lint protos locks bench chaos
+.PHONY: help run reset migrate test verify lint protos locks wheel bench chaos
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +51,10 @@ lint: $(INSTALLED) ## style and types, in seconds
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+wheel: $(INSTALLED) ## build the client for internal services, a wheel of its own, in dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./client
+	@ls dist/wedsync_broadcast_client-*.whl
 
 reset: $(INSTALLED) ## forget what `make run` has kept
 	@$(BIN)/python -m stack reset $(ARGS)

@@ -61,15 +61,18 @@ def _googleapis() -> Path:
     return Path(next(iter(spec.submodule_search_locations))).parents[1]
 
 
-def _generate(target: Path) -> None:
-    names = source_names(PROTOS)
-    protoc(PROTOS, names, [f"--python_out={target}", f"--mypy_out=quiet:{target}"])
-    image = FileDescriptorSet.FromString(build_image(PROTOS))
+def write_stubs(root: Path, image: FileDescriptorSet, names: list[str], target: Path, *options: str) -> None:
+    """Writes the stubs of these sources below `target`; `image` has them, `root` and `options` are for protoc."""
+    protoc(root, names, [*options, f"--python_out={target}", f"--mypy_out=quiet:{target}"])
     serving = [file.name for file in image.file if file.service and file.name in names]
     if serving:
-        protoc(
-            PROTOS, serving, [f"--grpc_python_out={target}", f"--mypy_grpc_out={GRPC_STUB_OPTIONS}:{target}"]
-        )
+        grpc_options = [f"--grpc_python_out={target}", f"--mypy_grpc_out={GRPC_STUB_OPTIONS}:{target}"]
+        protoc(root, serving, [*options, *grpc_options])
+
+
+def _generate(target: Path) -> None:
+    image = FileDescriptorSet.FromString(build_image(PROTOS))
+    write_stubs(PROTOS, image, source_names(PROTOS), target)
 
 
 def _stubs(root: Path) -> dict[str, bytes]:

@@ -234,16 +234,14 @@ def open_channel(
     retried: Iterable[str] = (),
     deadline_s: float = 5.0,
     speaks_for_user: bool = False,
-    is_patient: bool = False,
 ) -> ServiceChannel:
     """A channel to another service, which connects at its first call.
 
     `retried` names idempotent methods (`wedsync.broadcast.v1.SenderService/GetDispatchOrder`) or whole services: they
-    are tried up to four times within about half a second when the other side cannot be reached. With `is_patient` they
-    are tried for as long as a process takes to be started anew, and wait for it.
+    are tried up to four times within about half a second when the other side cannot be reached.
     """
     variable = f"{dependency.upper()}_ADDR"
-    options = _options(service_config(retried, is_patient=is_patient))
+    options = _options(service_config(retried))
 
     def connect() -> grpc.aio.Channel:
         credentials = transport.channel_credentials(variable, address)
@@ -257,22 +255,21 @@ def open_channel(
     )
 
 
-def service_config(retried: Iterable[str], *, is_patient: bool = False) -> str:
+def service_config(retried: Iterable[str]) -> str:
     """The gRPC service config, as JSON, by which these methods are retried; see `open_channel`.
 
-    The patient one is for clients of the suite, who may give it to any gRPC library: with it no call fails because a
-    process of a service is replaced, if it is idempotent or has a `request_id`. It asks for no health checks:
-    gRPC's own die of a segmentation fault when a connection ends just as it stands (all versions from 1.65 to 1.85).
+    It has less patience than that of `wedsync.broadcast.client`, so that an outage is told and not waited for, and like
+    that one asks for no health checks.
     """
     names = [dict(zip(("service", "method"), each.split("/", 1), strict=False)) for each in retried]
     method = {
         "name": names,
-        "waitForReady": is_patient,
+        "waitForReady": False,
         "retryPolicy": {
-            "maxAttempts": 5 if is_patient else 4,
-            "initialBackoff": "0.2s" if is_patient else "0.05s",
-            "maxBackoff": "2s" if is_patient else "0.5s",
-            "backoffMultiplier": 3 if is_patient else 2,
+            "maxAttempts": 4,
+            "initialBackoff": "0.05s",
+            "maxBackoff": "0.5s",
+            "backoffMultiplier": 2,
             "retryableStatusCodes": ["UNAVAILABLE"],
         },
     }

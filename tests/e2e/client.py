@@ -11,11 +11,10 @@ from uuid import UUID, uuid4
 import grpc
 import pytest
 from google.rpc.status_pb2 import Status
+from wedsync.broadcast.client import Addresses, BroadcastClient, Token, insecure
 from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Targeting
 from wedsync.broadcast.v1.directory_pb2 import Recipient, UpsertRecipientsRequest, UserType
-from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
-from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2 import (
     GetInboxItemRequest,
     InboxEvent,
@@ -24,10 +23,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
     WatchInboxRequest,
     WatchInboxResponse,
 )
-from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
-from wedsync.broadcast.v1.preferences_pb2_grpc import PreferencesServiceStub
 from wedsync.broadcast.v1.sender_pb2 import GetBroadcastRequest, GetBroadcastResponse, SendBroadcastRequest
-from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from shared.errors import ServiceError, from_rich_status
 from stack.background import BackgroundStack
@@ -47,23 +43,26 @@ class Client:
         self.stack = stack
         self._mint = TokenMint.existing(stack.state.keys)
         self._admins = cycle(["admin"])
-        self._channels = {
-            name: grpc.aio.insecure_channel(stack.environment[f"{name.upper()}_ADDR"])
-            for name in ("sender", "inbox", "preferences", "dispatcher")
-        }
-        self.sender = SenderServiceStub(self._channels["sender"])
-        self.inbox = InboxServiceStub(self._channels["inbox"])
-        self.preferences = PreferencesServiceStub(self._channels["preferences"])
-        self.directory = DirectoryServiceStub(self._channels["preferences"])
-        self.audience = AudienceServiceStub(self._channels["preferences"])
-        self.dispatcher = DispatcherServiceStub(self._channels["dispatcher"])
+        self._nobody = self.of(None)
+        self.sender = self._nobody.sender
+        self.inbox = self._nobody.inboxes
+        self.preferences = self._nobody.preferences
+        self.directory = self._nobody.directory
+        self.audience = AudienceServiceStub(self._nobody.channel("preferences"))
+        self.dispatcher = self._nobody.dispatcher
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for channel in self._channels.values():
-            await channel.close()
+        await self._nobody.close()
+
+    def of(self, token: Token | None, *, deadline_s: float = CALL_S, wait_s: float = 0.0) -> BroadcastClient:
+        """The client that callers of the suite have, for whose token it is; to be entered, or closed."""
+        addresses = Addresses.from_environment(self.stack.environment)
+        return BroadcastClient(
+            addresses, token=token, security=insecure(), deadline_s=deadline_s, wait_s=wait_s
+        )
 
     def person(self, who: str | UUID) -> Metadata:
         """The metadata of a person: a name of the demo, or a user id."""
@@ -78,11 +77,19 @@ class Client:
         """The metadata of a service account."""
         return bearer(self._mint.mint_service_token(name, scopes))
 
+    def account(self, name: str, *scopes: str) -> str:
+        """The bare token of a service account, which sends if no scope is named."""
+        return self._mint.mint_service_token(name, scopes or ("broadcast.send",))
+
     async def add_admins(self, count: int) -> None:
         """So many more of them, who take turns at what "admin" sends: one alone would soon have sent their share."""
         names = [f"admin-{number}" for number in range(count)]
         await self._add_staff("admin", names)
         self._admins = cycle(names)
+
+    async def add_admin(self, name: str) -> None:
+        """One who has sent nothing yet."""
+        await self._add_staff("admin", [name])
 
     async def add_coordinator(self, name: str) -> None:
         """One who is on no team."""

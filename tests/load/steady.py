@@ -1,35 +1,12 @@
-"""Clients of a suite that retry as the service config says, and call at a steady pace whatever comes back."""
+"""Calls at a steady pace whatever comes back, and what became of them."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from shared.channels import ServiceChannel, open_channel
-from shared.errors import ServiceError
-from shared.settings import Address
-from shared.tls import Transport
-from stack.background import BackgroundStack
+from wedsync.broadcast.client import BroadcastError
 
 PAUSE_S = 0.15
-DEADLINE_S = 20.0
-
-
-def patient_channel(suite: BackgroundStack, name: str) -> ServiceChannel:
-    """A channel to a service, by its name, as ARCHITECTURE.md asks of every client."""
-    host, _, port = suite.environment[f"{name.upper()}_ADDR"].rpartition(":")
-    return open_channel(
-        name,
-        Address(host, int(port)),
-        Transport(),
-        lambda: None,
-        retried=[
-            f"wedsync.broadcast.v1.{service}Service"
-            for service in ("Sender", "Inbox", "Preferences", "Dispatcher")
-        ],
-        deadline_s=DEADLINE_S,
-        speaks_for_user=True,
-        is_patient=True,
-    )
 
 
 class Steady:
@@ -56,7 +33,7 @@ class Steady:
     async def _one(self, name: str, call: Callable[[], Awaitable[object]]) -> None:
         try:
             await call()
-        except ServiceError as error:
-            self.failures.append((name, f"{error.reason_name}: {error}"))
+        except BroadcastError as error:
+            self.failures.append((name, str(error)))
         else:
             self.answered[name] += 1

@@ -1,34 +1,25 @@
-"""Each service is told to end while people call it: nobody who retries as the service config says notices."""
+"""Each service is told to end while people call it: nobody who calls by the client notices."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
 
-import grpc
 import pytest
-from google.rpc.status_pb2 import Status
+from wedsync.broadcast.client import Added, BroadcastClient, BroadcastError, Inbox, everyone
 from wedsync.broadcast.v1.common_pb2 import Targeting
 from wedsync.broadcast.v1.dispatcher_pb2 import GetDispatchRequest
-from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
-from wedsync.broadcast.v1.inbox_pb2 import GetUnreadCountRequest, ListInboxItemsRequest, WatchInboxRequest
-from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.preferences_pb2 import GetPreferencesRequest
-from wedsync.broadcast.v1.preferences_pb2_grpc import PreferencesServiceStub
-from wedsync.broadcast.v1.sender_pb2 import GetBroadcastRequest
-from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
-from shared.channels import ServiceChannel
-from shared.errors import ServiceError, from_rich_status
 from stack.background import BackgroundStack
-from tests.e2e.client import Client, broadcast, eventually
-from tests.load.steady import PAUSE_S, Steady, patient_channel
+from tests.e2e.client import Client, eventually
+from tests.load.steady import Steady
 
 SERVICES = ("sender", "preferences", "dispatcher", "inbox")
 MAILER = "load"
 HEAL_S = 60.0
+# Longer than a service takes to be started anew.
+DEADLINE_S = 20.0
 WATCHERS = ("admin", "couple-amara", "couple-jonas")
-_ENDED_BY_US = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 @pytest.fixture(scope="module")
@@ -46,86 +37,71 @@ async def client(suite: BackgroundStack) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def channels(suite: BackgroundStack) -> AsyncIterator[dict[str, ServiceChannel]]:
-    """A patient channel to each service, by its name."""
-    async with AsyncExitStack() as open_channels:
-        yield {
-            name: await open_channels.enter_async_context(patient_channel(suite, name)) for name in SERVICES
-        }
+async def mailer(client: Client) -> AsyncIterator[BroadcastClient]:
+    """An account that sends."""
+    async with client.of(client.account(MAILER), deadline_s=DEADLINE_S, wait_s=DEADLINE_S) as mailer:
+        yield mailer
 
 
 class Screen:
-    """One person's stream, which goes on from its last cursor whenever it ends."""
+    """What one person's inbox has shown."""
 
-    def __init__(self, client: Client, who: str) -> None:
-        self._client = client
-        self._metadata = client.person(who)
-        self.cursor = ""
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+        self.has_begun = False
         self.shown: Counter[str] = Counter()
-        self.ends: list[ServiceError | None] = []
+        self.ends: list[BroadcastError] = []
 
     async def follow(self) -> None:
         """Watches until cancelled."""
-        while True:
-            try:
-                request = WatchInboxRequest(cursor=self.cursor)
-                async for answer in self._client.inbox.WatchInbox(request, metadata=self._metadata):
-                    self.cursor = answer.event.cursor or self.cursor
-                    if answer.event.HasField("added"):
-                        self.shown[answer.event.added.item.broadcast_id] += 1
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in _ENDED_BY_US:
-                    raise
-                self.ends.append(_told(error))
-            await asyncio.sleep(PAUSE_S)
-
-
-def _told(error: grpc.aio.AioRpcError) -> ServiceError | None:
-    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
-    return from_rich_status(Status.FromString(bytes(details))) if details else None
+        async for event in self._inbox.watch(on_interruption=self.ends.append):
+            self.has_begun = True
+            if isinstance(event, Added):
+                self.shown[event.item.broadcast_id] += 1
 
 
 class Story:
     """Everybody who calls while services are replaced, and what they saw."""
 
-    def __init__(self, client: Client, channels: dict[str, ServiceChannel], first: str) -> None:
+    def __init__(self, client: Client, mailer: BroadcastClient, first: str) -> None:
         self._admin, self._person = client.person("admin"), client.person(WATCHERS[1])
-        self._mailer = client.service("broadcast.send", name=MAILER)
+        self._inbox = mailer.inbox(client.token(WATCHERS[1]))
+        self._mailer = mailer
         self._first = first
-        self._sender, self._inbox = SenderServiceStub(channels["sender"]), InboxServiceStub(channels["inbox"])
-        self._preferences = PreferencesServiceStub(channels["preferences"])
-        self._dispatcher = DispatcherServiceStub(channels["dispatcher"])
         self.accepted: list[str] = []
         self.steady = Steady()
-        self.screens = [Screen(client, who) for who in WATCHERS]
+        self.screens = [Screen(mailer.inbox(client.token(who))) for who in WATCHERS]
         self._running: list[asyncio.Task[None]] = []
 
     async def send(self) -> None:
         """One broadcast; an essential type reaches every inbox, whatever somebody has muted."""
-        request = broadcast(type="payment.required", targeting=Targeting(everyone=True))
-        answer = await self._sender.SendBroadcast(request, metadata=self._mailer)
-        self.accepted.append(answer.broadcast.broadcast_id)
+        sent = await self._mailer.send(
+            type="payment.required", title="Payment due", message="Card declined.", to=everyone()
+        )
+        self.accepted.append(sent.broadcast_id)
 
     @property
     def calls(self) -> dict[str, Callable[[], Awaitable[object]]]:
         """What is called, by its name: something of each service."""
-        show = GetBroadcastRequest(broadcast_id=self._first)
         dispatch = GetDispatchRequest(broadcast_id=self._first)
+        preferences, dispatcher = self._mailer.preferences, self._mailer.dispatcher
         return {
             "send": self.send,
-            "show": lambda: self._sender.GetBroadcast(show, metadata=self._admin),
-            "list": lambda: self._inbox.ListInboxItems(ListInboxItemsRequest(), metadata=self._person),
-            "count": lambda: self._inbox.GetUnreadCount(GetUnreadCountRequest(), metadata=self._person),
-            "settings": lambda: self._preferences.GetPreferences(
-                GetPreferencesRequest(), metadata=self._person
+            "show": lambda: self._mailer.get(self._first),
+            "list": self._inbox.list,
+            "count": self._inbox.unread_count,
+            "settings": lambda: self._mailer.patiently(
+                lambda: preferences.GetPreferences(GetPreferencesRequest(), metadata=self._person)
             ),
-            "dispatch": lambda: self._dispatcher.GetDispatch(dispatch, metadata=self._admin),
+            "dispatch": lambda: self._mailer.patiently(
+                lambda: dispatcher.GetDispatch(dispatch, metadata=self._admin)
+            ),
         }
 
     async def begin(self) -> None:
         """Everybody calls, and every stream has started."""
         self._running += [asyncio.create_task(screen.follow()) for screen in self.screens]
-        await self.until(lambda: all(screen.cursor for screen in self.screens), "every stream to start")
+        await self.until(lambda: all(screen.has_begun for screen in self.screens), "every stream to start")
         self._running += [
             asyncio.create_task(self.steady.run(name, call)) for name, call in self.calls.items()
         ]
@@ -162,12 +138,14 @@ class Story:
 
 @pytest.mark.timeout(300)
 async def test_no_call_fails_while_every_service_is_replaced(
-    suite: BackgroundStack, client: Client, channels: dict[str, ServiceChannel]
+    suite: BackgroundStack, client: Client, mailer: BroadcastClient
 ) -> None:
     """Reads, and sends with their request_id, are all answered; each stream goes on without a gap or a repetition."""
-    first = await client.send("admin", type="tier.upgraded", targeting=Targeting(roles=["admin"]))
+    first = await client.send(
+        client.service("broadcast.send", name=MAILER), targeting=Targeting(roles=["admin"])
+    )
     await client.sent(first)
-    story = Story(client, channels, first)
+    story = Story(client, mailer, first)
     await story.begin()
     try:
         for name in SERVICES:
@@ -184,7 +162,7 @@ async def test_no_call_fails_while_every_service_is_replaced(
         await story.end()
     assert story.steady.failures == []
     assert [screen.shown for screen in story.screens] == [Counter(story.accepted)] * len(WATCHERS)
-    told = [end for screen in story.screens for end in screen.ends if end is not None]
+    told = [end for screen in story.screens for end in screen.ends if end.reason]
     assert [bool(end.metadata.get("cursor")) for end in told] == [True] * len(WATCHERS)
 
 

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-TARGETS = ("run", "test", "verify", "protos", "migrate", "bench", "chaos", "lint", "reset")
+TARGETS = ("run", "test", "verify", "protos", "migrate", "bench", "chaos", "lint", "reset", "wheel")
 SETTINGS = ("ARGS", "MAKE", "MFLAGS", "MINUTES", "RECIPIENTS")
 
 

@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CLIENT = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
 OUR_OWN = {"bench", "buf", "cli", "deploy", "services", "shared", "stack", "tests", "wedsync"}
 # Several wheels put their modules under `google`.
 GOOGLE = {"google.protobuf": "protobuf", "google.rpc": "googleapis-common-protos"}
@@ -51,6 +52,7 @@ def _names(module: ast.Module) -> set[str]:
         ("cli", ()),
         ("stack", ("stack",)),
         ("protos/wedsync", ()),
+        ("client/wedsync", ()),
     ],
 )
 def test_a_folder_imports_only_what_the_project_asks_for(room: str, extras: tuple[str, ...]) -> None:
@@ -61,6 +63,13 @@ def test_a_folder_imports_only_what_the_project_asks_for(room: str, extras: tupl
     ]
     asked_for = {canonicalize_name(Requirement(line).name) for line in lines}
     assert {name: where for name, where in imported(room).items() if name not in asked_for} == {}
+
+
+def test_the_client_imports_what_its_own_wheel_asks_for() -> None:
+    """Three packages, which whoever calls gRPC has anyway."""
+    asked_for = {canonicalize_name(Requirement(line).name) for line in CLIENT["dependencies"]}
+    assert asked_for == {"grpcio", "protobuf", "googleapis-common-protos"}
+    assert imported("client/wedsync").keys() == asked_for
 
 
 IN_AN_IMAGE = """

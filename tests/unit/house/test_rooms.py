@@ -9,7 +9,7 @@ import pytest
 from shared.migrations import read
 
 ROOT = Path(__file__).resolve().parents[3]
-ROOMS = ("bench", "cli", "protos", "services", "shared", "stack", "tests")
+ROOMS = ("bench", "cli", "client", "protos", "services", "shared", "stack", "tests")
 SERVICES = ("dispatcher", "inbox", "preferences", "sender")
 SERVICE_FILES = ("README.md", "config.py", "domain.py", "main.py", "migrations", "queries.sql", "store.py")
 EDGES = ("servicer.py", "consumer.py")
@@ -53,7 +53,7 @@ def test_every_statement_to_the_database_is_in_a_sql_file() -> None:
     """Whoever changes a table finds all that touches it in .sql files."""
     strays = [
         f"{named(path)}:{node.lineno}"
-        for path in modules("bench", "cli", "services", "shared", "stack")
+        for path in modules("bench", "cli", "client", "services", "shared", "stack")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and STATEMENT.match(node.value)
     ]

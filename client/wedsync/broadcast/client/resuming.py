@@ -1,0 +1,120 @@
+"""Keeps a stream going: through outages, refusals for want of room, servers that leave, and tokens that end."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+import grpc
+from wedsync.broadcast.client.errors import (
+    BroadcastError,
+    Exhausted,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    error_of,
+)
+from wedsync.broadcast.client.tokens import Metadata, Tokens, bearer
+from wedsync.broadcast.client.waiting import Waiting
+
+Answer = TypeVar("Answer")
+OnInterruption: TypeAlias = Callable[[BroadcastError], None]
+"""Is told of each interruption before the wait; what it raises ends the watch."""
+Begin: TypeAlias = Callable[[Metadata], grpc.aio.UnaryStreamCall[Any, Answer]]
+"""Opens the stream where it is to go on."""
+
+# Ends of a connection that say nothing of the request, when it was not a service of ours that said so.
+_CUT: Final = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
+
+
+@dataclass(slots=True)
+class Resumption:
+    """What happens when a stream has ended.
+
+    It gives up once it has failed for longer than `patience_s` without a word between, never when that is None. A
+    stream on which there was silence for `silence_s` counts as ended.
+    """
+
+    waiting: Waiting
+    patience_s: float | None = None
+    on_interruption: OnInterruption | None = None
+    silence_s: float | None = None
+    _failures: int = 0
+    _failing_since: float = 0.0
+    _has_new_token: bool = False
+
+    def heard(self) -> None:
+        """Something has come."""
+        self._failures, self._has_new_token = 0, False
+
+    async def after(self, error: BroadcastError, tokens: Tokens, token: str) -> None:
+        """Returns when the stream is to be opened again. Raises the error when that is no use."""
+        if isinstance(error, Unauthenticated | PermissionDenied):
+            if self._has_new_token or not await tokens.renewed(token):
+                raise error
+            self._has_new_token = True
+        else:
+            await self._wait(error)
+
+    async def _wait(self, error: BroadcastError) -> None:
+        if not _is_interruption(error):
+            raise error
+        if not self._failures:
+            self._failing_since = self.waiting.clock()
+        self._failures += 1
+        pause_s = self.waiting.pause_s(self._failures, error.retry_after)
+        failing_s = self.waiting.clock() - self._failing_since
+        if self.patience_s is not None and failing_s + pause_s > self.patience_s:
+            raise error
+        if self.on_interruption is not None:
+            self.on_interruption(error)
+        await self.waiting.sleep(pause_s)
+
+
+async def resumed(
+    begin: Begin[Answer], tokens: Tokens, resumption: Resumption, *, may_end: bool
+) -> AsyncGenerator[Answer, None]:
+    """What one stream says after the other. With `may_end` a stream that ends in order is the last."""
+    while True:
+        token = await tokens.current()
+        call = begin(bearer(token))
+        try:
+            async for answer in _heard(call, resumption.silence_s):
+                resumption.heard()
+                yield answer
+            if may_end:
+                return
+            ended: BroadcastError = _interrupted("The stream has ended.")
+        except grpc.aio.AioRpcError as error:
+            ended = error_of(error)
+        finally:
+            call.cancel()
+        await resumption.after(ended, tokens, token)
+
+
+async def _heard(
+    call: grpc.aio.UnaryStreamCall[Any, Answer], silence_s: float | None
+) -> AsyncIterator[Answer]:
+    answers = aiter(call)
+    while True:
+        try:
+            async with asyncio.timeout(silence_s):
+                answer = await anext(answers)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise _interrupted(f"Nothing was heard for {silence_s:g} s.") from None
+        yield answer
+
+
+def _is_interruption(error: BroadcastError) -> bool:
+    if isinstance(error, Unavailable):
+        return True
+    if isinstance(error, Exhausted):
+        # Without a hint only a reader that was too slow may come back at once.
+        return error.retry_after is not None or error.reason in ("", "SLOW_READER")
+    return not error.reason and error.code() in _CUT
+
+
+def _interrupted(message: str) -> Unavailable:
+    return Unavailable(grpc.StatusCode.UNAVAILABLE, details=message)
