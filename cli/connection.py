@@ -1,10 +1,10 @@
-"""Opens channels to the services for the length of one command, and turns what goes wrong into a Failure."""
+"""Calls the services for the length of one command, and turns what goes wrong into a Failure."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar
 
-import grpc
+from wedsync.broadcast.client import BroadcastClient, BroadcastError, ConfigurationError, Retries
 from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.preferences_pb2_grpc import PreferencesServiceStub
@@ -12,35 +12,31 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from cli.exits import ExitCode, Failure, failure_of
 from cli.settings import Settings
-from shared.channels import service_config
 
 CALL_TIMEOUT_S = 30.0
-# Whatever changes something has a request_id, so a call whose answer was lost may be made again, the same as it was.
-_OPTIONS = [
-    (
-        "grpc.service_config",
-        service_config(
-            f"wedsync.broadcast.v1.{name}Service" for name in ("Sender", "Inbox", "Preferences", "Directory")
-        ),
-    )
-]
 Metadata = tuple[tuple[str, str], ...]
 T = TypeVar("T")
 
 
 class Connection:
-    """The stubs of all services, each opened when it is first asked for."""
+    """The stubs of all services, each connected when it is first called."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        # Somebody waits at a terminal: they would rather be told that nobody is there.
+        self.client = BroadcastClient(
+            settings.addresses(),
+            token=self._token,
+            security=settings.security(),
+            deadline_s=CALL_TIMEOUT_S,
+            retries=Retries.BRISK,
+        )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for channel in self._channels.values():
-            await channel.close()
+        await self.client.close()
 
     @property
     def json(self) -> bool:
@@ -53,31 +49,22 @@ class Connection:
 
     @property
     def sender(self) -> SenderServiceStub:
-        return SenderServiceStub(self._channel("sender"))
+        return self.client.sender
 
     @property
     def inbox(self) -> InboxServiceStub:
-        return InboxServiceStub(self._channel("inbox"))
+        return self.client.inboxes
 
     @property
     def preferences(self) -> PreferencesServiceStub:
-        return PreferencesServiceStub(self._channel("preferences"))
+        return self.client.preferences
 
     @property
     def directory(self) -> DirectoryServiceStub:
-        return DirectoryServiceStub(self._channel("preferences"))
+        return self.client.directory
 
-    def _channel(self, service: str) -> grpc.aio.Channel:
-        if service not in self._channels:
-            self._channels[service] = self._open(service)
-        return self._channels[service]
-
-    def _open(self, service: str) -> grpc.aio.Channel:
-        address = str(self._settings.address(service))
-        credentials = self._settings.channel_credentials(service)
-        if credentials is None:
-            return grpc.aio.insecure_channel(address, options=_OPTIONS)
-        return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+    async def _token(self) -> str:
+        return self._settings.bearer()
 
 
 def run(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -89,7 +76,11 @@ def run(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
 
     try:
         return asyncio.run(session())
-    except grpc.aio.AioRpcError as error:
+    except BroadcastError as error:
         raise failure_of(error) from error
+    except ConfigurationError as error:
+        raise Failure(
+            f"{error} Start the suite with `make run` in this folder, or export it.", ExitCode.USAGE
+        ) from error
     except KeyboardInterrupt as error:
         raise Failure("Interrupted.", ExitCode.INTERRUPTED) from error

@@ -7,13 +7,13 @@ from time import perf_counter
 from typing import Annotated
 from uuid import uuid4
 
-import grpc
 import typer
 from rich.columns import Columns
 from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
+from wedsync.broadcast.client import BroadcastError
 from wedsync.broadcast.v1.common_pb2 import BroadcastState, Priority, ReceiptAction, Targeting
 from wedsync.broadcast.v1.inbox_pb2 import InboxEvent, RecordReceiptsRequest
 from wedsync.broadcast.v1.sender_pb2 import (
@@ -182,7 +182,7 @@ async def _wall(story: Story) -> None:
     )
     try:
         await story.send(token_for_person("outsider"), request)
-    except grpc.aio.AioRpcError as error:
+    except BroadcastError as error:
         story.tell(f"  {failure_of(error).message}", "red")
         await asyncio.sleep(story.pace_s)
     else:

@@ -1,13 +1,19 @@
 """The exit codes that a script can rely on, and how a refused call becomes one of them."""
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Final
 
-import grpc
-from google.rpc.status_pb2 import Status
-
-from shared.errors import ServiceError, from_rich_status
-
-_DETAILS_KEY = "grpc-status-details-bin"
+from wedsync.broadcast.client import (
+    BroadcastError,
+    Conflict,
+    Exhausted,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 
 
 class ExitCode(IntEnum):
@@ -26,18 +32,14 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-_BY_STATUS = {
-    grpc.StatusCode.INVALID_ARGUMENT: ExitCode.INVALID,
-    grpc.StatusCode.OUT_OF_RANGE: ExitCode.INVALID,
-    grpc.StatusCode.UNAUTHENTICATED: ExitCode.DENIED,
-    grpc.StatusCode.PERMISSION_DENIED: ExitCode.DENIED,
-    grpc.StatusCode.NOT_FOUND: ExitCode.NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS: ExitCode.CONFLICT,
-    grpc.StatusCode.FAILED_PRECONDITION: ExitCode.CONFLICT,
-    grpc.StatusCode.ABORTED: ExitCode.CONFLICT,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ExitCode.EXHAUSTED,
-    grpc.StatusCode.UNAVAILABLE: ExitCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ExitCode.UNAVAILABLE,
+_BY_KIND: Final[Mapping[type[BroadcastError], ExitCode]] = {
+    InvalidRequest: ExitCode.INVALID,
+    Unauthenticated: ExitCode.DENIED,
+    PermissionDenied: ExitCode.DENIED,
+    NotFound: ExitCode.NOT_FOUND,
+    Conflict: ExitCode.CONFLICT,
+    Exhausted: ExitCode.EXHAUSTED,
+    Unavailable: ExitCode.UNAVAILABLE,
 }
 
 
@@ -51,27 +53,12 @@ class Failure(Exception):
         self.fields = fields
 
 
-def failure_of(error: grpc.aio.AioRpcError) -> Failure:
+def failure_of(error: BroadcastError) -> Failure:
     """The failure that a refused call is: its sentence, its reason, and every field that it names."""
-    code = _BY_STATUS.get(error.code(), ExitCode.UNEXPECTED)
-    known = _service_error(error)
-    if known is None:
-        return Failure(f"{error.code().name}: {error.details()}", code)
-    fields = tuple((violation.field, violation.description) for violation in known.violations)
-    message = f"{error.code().name} ({known.reason_name}): {known.message}"
-    if known.retry_after_s is not None:
-        message += f" Try again in {known.retry_after_s:g} s."
-    return Failure(message, code, fields)
-
-
-def cursor_of(error: grpc.aio.AioRpcError) -> str | None:
-    """Where to resume a stream that ended with this error, if it says so."""
-    known = _service_error(error)
-    return known.metadata.get("cursor") if known else None
-
-
-def _service_error(error: grpc.aio.AioRpcError) -> ServiceError | None:
-    for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS_KEY and isinstance(value, bytes):
-            return from_rich_status(Status.FromString(value))
-    return None
+    codes = (code for kind, code in _BY_KIND.items() if isinstance(error, kind))
+    reason = f" ({error.reason})" if error.reason else ""
+    message = f"{error.code().name}{reason}: {error.message}"
+    if error.retry_after is not None:
+        message += f" Try again in {error.retry_after.total_seconds():g} s."
+    fields = tuple((violation.field, violation.description) for violation in error.violations)
+    return Failure(message, next(codes, ExitCode.UNEXPECTED), fields)

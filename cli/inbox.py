@@ -1,13 +1,13 @@
 """Reads a person's inbox, marks what they did, and shows it filling live."""
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated
 from uuid import uuid4
 
-import grpc
 import typer
 from rich.text import Text
+from wedsync.broadcast.client import BroadcastError
 from wedsync.broadcast.v1.common_pb2 import ReceiptAction
 from wedsync.broadcast.v1.inbox_pb2 import (
     GetInboxItemRequest,
@@ -22,17 +22,14 @@ from wedsync.broadcast.v1.inbox_pb2 import (
     MarkAllReadResponse,
     RecordReceiptsRequest,
     RecordReceiptsResponse,
-    WatchInboxRequest,
 )
 
 from cli import output
 from cli.arguments import parse_priority
 from cli.connection import CALL_TIMEOUT_S, Connection, run
-from cli.exits import ExitCode, Failure, cursor_of
+from cli.exits import ExitCode, Failure
 from cli.identities import resolve_id
 from cli.settings import Settings
-
-RECONNECT_PAUSE_S = 1.0
 
 app = typer.Typer(help="A person's own inbox (choose whose with --as or --token).", no_args_is_help=True)
 Ids = Annotated[list[str], typer.Argument(help="Broadcast ids, up to 100.")]
@@ -179,30 +176,32 @@ def watch(
 
 
 async def _watch(connection: Connection, cursor: str) -> None:
-    while True:
-        try:
-            async for event in inbox_events(connection, cursor):
-                if cursor and event.HasField("snapshot") and not event.snapshot.recovered:
-                    output.errors.print(
-                        "What followed is not known any more: this is the inbox as it is.", style="dim"
-                    )
-                cursor = event.cursor or cursor
-                output.print_json(event) if connection.json else print_event(event)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE or not cursor:
-                raise
-            cursor = cursor_of(error) or cursor
-            output.errors.print("The stream was interrupted; going on where it stopped.", style="dim")
-        await asyncio.sleep(RECONNECT_PAUSE_S)
+    async with aclosing(inbox_events(connection, cursor)) as events:
+        async for event in events:
+            if cursor and event.HasField("snapshot") and not event.snapshot.recovered:
+                output.errors.print(
+                    "What followed is not known any more: this is the inbox as it is.", style="dim"
+                )
+            cursor = event.cursor or cursor
+            output.print_json(event) if connection.json else print_event(event)
 
 
-async def inbox_events(
+def inbox_events(
     connection: Connection, cursor: str = "", token: str | None = None
-) -> AsyncIterator[InboxEvent]:
-    """The events of one stream until it ends."""
-    call = connection.inbox.WatchInbox(WatchInboxRequest(cursor=cursor), metadata=connection.metadata(token))
-    async for answer in call:
-        yield answer.event
+) -> AsyncGenerator[InboxEvent, None]:
+    """What happens in an inbox. An interruption is told once and waited for, if anything was heard before."""
+    told_at = ""
+
+    def interrupted(error: BroadcastError) -> None:
+        nonlocal told_at
+        if not watched.cursor:
+            raise error
+        if watched.cursor != told_at:
+            output.errors.print("The stream was interrupted; going on where it stopped.", style="dim")
+        told_at = watched.cursor
+
+    watched = connection.client.inbox(token).watch(cursor, on_interruption=interrupted)
+    return watched.messages()
 
 
 def print_event(event: InboxEvent) -> None:

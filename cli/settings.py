@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import grpc
+from wedsync.broadcast.client import Addresses, Security, insecure
 
 from cli.exits import ExitCode, Failure
 from cli.identities import token_for_person
@@ -14,6 +14,8 @@ from shared.tls import Transport
 from stack.environment import read_environment
 from stack.errors import StackError
 from stack.state import DEFAULT, StateFolder
+
+SERVERS = ("sender", "inbox", "preferences", "dispatcher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +27,27 @@ class Settings:
     token: str | None
     acts_as: str | None
 
-    def address(self, service: str) -> Address:
-        """Where a service such as "sender" is called."""
-        name = f"{service.upper()}_ADDR"
-        self._value(name)
+    def addresses(self) -> Addresses:
+        """Where the services are called, those that are known."""
         with _told():
-            return Environment(self.values).address(name)
+            return Addresses(**{service: str(address) for service, address in self._addresses()})
 
-    def channel_credentials(self, service: str) -> grpc.ChannelCredentials | None:
-        """What a channel to a service trusts and shows by the TLS_… files of services; None for plaintext."""
+    def security(self) -> Security:
+        """What channels trust and show by the TLS_… files of services; plaintext only where those may have it."""
         with _told():
             transport = Transport.read(Environment(self.values))
-            return transport.channel_credentials(f"{service.upper()}_ADDR", self.address(service))
+            for service, address in self._addresses():
+                credentials = transport.channel_credentials(_variable(service), address)
+                if credentials is not None:
+                    return credentials
+        return insecure(mesh=transport.plaintext_allowed)
+
+    def _addresses(self) -> Iterator[tuple[str, Address]]:
+        environment = Environment(self.values)
+        for service in SERVERS:
+            address = environment.optional_address(_variable(service))
+            if address is not None:
+                yield service, address
 
     def bearer(self) -> str:
         """The token to call with: --token, else one made for --as, else BROADCAST_TOKEN."""
@@ -58,6 +69,10 @@ class Settings:
 def load(json: bool, token: str | None, acts_as: str | None) -> Settings:
     """The settings of this call; what the environment has wins over `.stack/env`."""
     return Settings({**_stack_values(), **os.environ}, json, token, acts_as)
+
+
+def _variable(service: str) -> str:
+    return f"{service.upper()}_ADDR"
 
 
 @contextmanager
