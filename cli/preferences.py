@@ -1,5 +1,6 @@
-"""Shows and changes a person's own preferences."""
+"""Shows, changes and resets a person's own preferences, and what is recommended to them."""
 
+from collections.abc import Iterable
 from typing import Annotated
 from uuid import uuid4
 
@@ -9,18 +10,24 @@ from wedsync.broadcast.v1.common_pb2 import Channel
 from wedsync.broadcast.v1.preferences_pb2 import (
     GetPreferencesRequest,
     GetPreferencesResponse,
+    GetRecommendedPreferencesRequest,
+    GetRecommendedPreferencesResponse,
     Preferences,
     QuietHours,
+    Recommendation,
+    ResetPreferencesRequest,
+    ResetPreferencesResponse,
+    RoleSetting,
     UpdatePreferencesRequest,
     UpdatePreferencesResponse,
     WeddingFilter,
 )
 
 from cli import output
-from cli.arguments import parse_channel, parse_switch, parse_time_of_day
+from cli.arguments import parse_switch, parse_time_of_day
 from cli.connection import CALL_TIMEOUT_S, Connection, run
 from cli.exits import ExitCode, Failure
-from cli.identities import resolve_id
+from cli.preference_edits import Typed, parse_channels, role_settings, wedding_filters
 from cli.settings import Settings
 
 app = typer.Typer(
@@ -57,6 +64,19 @@ def change(
     unmute_wedding: Annotated[
         list[str] | None, typer.Option(help="Hear about a wedding again. Repeatable.")
     ] = None,
+    wedding_channels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WEDDING:CHANNELS", help="Channels for one wedding. Repeatable."),
+    ] = None,
+    mute_type: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE:TYPE", help="Mute a type while in a role. Repeatable.")
+    ] = None,
+    unmute_type: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE:TYPE", help="Hear of a type again. Repeatable.")
+    ] = None,
+    role_channels: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE:CHANNELS", help="Channels while in a role. Repeatable.")
+    ] = None,
     etag: Annotated[str, typer.Option(help="Change only this version.")] = "",
 ) -> None:
     """Change what is given and leave the rest."""
@@ -72,27 +92,87 @@ def change(
     wanted = Preferences(etag=etag, **given)  # type: ignore[arg-type]
     paths = list(given)
     if channels is not None:
-        wanted.channels.extend(parse_channel(name.strip()) for name in channels.split(",") if name.strip())
+        wanted.channels.extend(parse_channels(channels))
         paths.append("channels")
     paths += _quiet(wanted, quiet, zone)
-    if not paths and not mute_wedding and not unmute_wedding:
+    by_wedding = Typed(mute_wedding or [], unmute_wedding or [], wedding_channels or [])
+    by_role = Typed(mute_type or [], unmute_type or [], role_channels or [])
+    if not (paths or by_wedding or by_role):
         raise Failure("Nothing to change: see `broadcast prefs set --help`.", ExitCode.USAGE)
 
     async def call(connection: Connection) -> UpdatePreferencesResponse:
-        if mute_wedding or unmute_wedding:
+        if by_wedding or by_role:
             current = (await _get(connection)).preferences
-            wanted.wedding_filters.extend(_filters(current, mute_wedding or [], unmute_wedding or []))
             wanted.etag = wanted.etag or current.etag
-            paths.append("wedding_filters")
-        request = UpdatePreferencesRequest(
-            request_id=str(uuid4()), preferences=wanted, update_mask=FieldMask(paths=paths)
-        )
-        return await connection.preferences.UpdatePreferences(
+            if by_wedding:
+                wanted.wedding_filters.extend(wedding_filters(by_wedding, current))
+                paths.append("wedding_filters")
+            if by_role:
+                wanted.role_settings.extend(role_settings(by_role, current))
+                paths.append("role_settings")
+        return await _update(connection, wanted, paths)
+
+    answer = run(settings, call)
+    output.print_json(answer) if settings.json else _print(answer.preferences)
+
+
+@app.command()
+def reset(
+    context: typer.Context,
+    etag: Annotated[str, typer.Option(help="Reset only this version.")] = "",
+) -> None:
+    """Take back all that was set: the preset of the role holds again."""
+    settings: Settings = context.obj
+    request = ResetPreferencesRequest(request_id=str(uuid4()), etag=etag)
+
+    async def call(connection: Connection) -> ResetPreferencesResponse:
+        return await connection.preferences.ResetPreferences(
             request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
         )
 
     answer = run(settings, call)
     output.print_json(answer) if settings.json else _print(answer.preferences)
+
+
+@app.command()
+def recommended(
+    context: typer.Context,
+    apply: Annotated[bool, typer.Option("--apply", help="Take all of it.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Take one value, such as quiet_hours. Repeatable.")
+    ] = None,
+) -> None:
+    """Show what is recommended to the person's role, and why; take it with --apply or --only."""
+    settings: Settings = context.obj
+
+    async def call(
+        connection: Connection,
+    ) -> GetRecommendedPreferencesResponse | UpdatePreferencesResponse:
+        offered = await connection.preferences.GetRecommendedPreferences(
+            GetRecommendedPreferencesRequest(), metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+        if not (apply or only):
+            return offered
+        return await _update(connection, offered.preferences, only or ["*"])
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+    elif isinstance(answer, UpdatePreferencesResponse):
+        _print(answer.preferences)
+    else:
+        _print_recommended(answer.preferences, answer.recommendations)
+
+
+async def _update(
+    connection: Connection, wanted: Preferences, paths: Iterable[str]
+) -> UpdatePreferencesResponse:
+    request = UpdatePreferencesRequest(
+        request_id=str(uuid4()), preferences=wanted, update_mask=FieldMask(paths=paths)
+    )
+    return await connection.preferences.UpdatePreferences(
+        request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+    )
 
 
 async def _get(connection: Connection) -> GetPreferencesResponse:
@@ -119,31 +199,58 @@ def _quiet(wanted: Preferences, quiet: str | None, zone: str | None) -> list[str
     return paths
 
 
-def _filters(current: Preferences, mute: list[str], unmute: list[str]) -> list[WeddingFilter]:
-    filters = {each.wedding_id: each for each in current.wedding_filters}
-    for muted, names in ((True, mute), (False, unmute)):
-        for wedding_id in map(resolve_id, names):
-            filters.setdefault(wedding_id, WeddingFilter(wedding_id=wedding_id)).muted = muted
-    return [each for each in filters.values() if each.muted or each.channels]
-
-
 def _print(preferences: Preferences) -> None:
-    quiet = preferences.quiet_hours
-    window = (
-        f"{quiet.start.hours:02d}:{quiet.start.minutes:02d}-{quiet.end.hours:02d}:{quiet.end.minutes:02d} "
-        f"{quiet.time_zone or 'in their own zone'}"
-        if quiet.enabled
-        else "off"
-    )
-    categories = [f"{name} {'on' if getattr(preferences, name) else 'off'}" for name in CATEGORIES]
-    muted = [each.wedding_id for each in preferences.wedding_filters if each.muted]
+    categories = [f"{name} {_switch(getattr(preferences, name))}" for name in CATEGORIES]
     pairs = [
         ("categories", ", ".join(categories)),
-        ("critical only", "on" if preferences.critical_only else "off"),
-        ("channels", ", ".join(output.word(Channel.Name(channel)) for channel in preferences.channels)),
-        ("quiet hours", window),
-        ("muted weddings", ", ".join(muted)),
+        ("critical only", _switch(preferences.critical_only)),
+        ("channels", _words(preferences.channels)),
+        ("quiet hours", _window(preferences.quiet_hours)),
+        *((f"as {each.role}", _differences(each)) for each in preferences.role_settings),
+        *(
+            ("for a wedding", f"{each.wedding_id}\n{_differences(each)}")
+            for each in preferences.wedding_filters
+        ),
         ("set by", "the person" if preferences.edited else "the preset of their role"),
         ("etag", preferences.etag),
     ]
     output.facts((name, value) for name, value in pairs if value)
+
+
+def _print_recommended(preferences: Preferences, recommendations: Iterable[Recommendation]) -> None:
+    values = {name: _switch(getattr(preferences, name)) for name in (*CATEGORIES, "critical_only")}
+    values |= {"channels": _words(preferences.channels), "quiet_hours": _window(preferences.quiet_hours)}
+    output.table(
+        ("", "what", "recommended", "why"),
+        (
+            ("differs" if each.differs else "", each.path, values.get(each.path, ""), each.explanation)
+            for each in recommendations
+        ),
+    )
+
+
+def _switch(is_on: bool) -> str:
+    return "on" if is_on else "off"
+
+
+def _words(channels: Iterable["Channel.ValueType"]) -> str:
+    return ", ".join(output.word(Channel.Name(channel)) for channel in channels)
+
+
+def _window(quiet: QuietHours) -> str:
+    if not quiet.enabled:
+        return "off"
+    times = (f"{each.hours:02d}:{each.minutes:02d}" for each in (quiet.start, quiet.end))
+    return f"{'-'.join(times)} {quiet.time_zone or 'in their own zone'}"
+
+
+def _differences(setting: RoleSetting | WeddingFilter) -> str:
+    """What somebody has set otherwise for a role or a wedding; of the latter all is muted, or nothing."""
+    parts = []
+    if isinstance(setting, RoleSetting) and setting.muted_types:
+        parts.append(f"muted {', '.join(setting.muted_types)}")
+    elif isinstance(setting, WeddingFilter) and setting.muted:
+        parts.append("muted")
+    if setting.channels:
+        parts.append(f"by {_words(setting.channels)}")
+    return "; ".join(parts)

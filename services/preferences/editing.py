@@ -14,6 +14,7 @@ from shared.errors import FieldViolation, InvalidField, OutsideReach
 from shared.time_zones import is_time_zone
 
 EVERYTHING: Final = "*"
+_LISTS: Final = frozenset({"channels", "role_settings", "wedding_filters"})
 _IGNORED: Final = frozenset({"etag", "update_time", "edited"})
 """What a client that sends back what it read may name: the server's own, and the etag, which is a condition."""
 
@@ -115,7 +116,7 @@ EDITS: Final[Mapping[str, _Edit]] = MappingProxyType(
     | {
         "critical_only": lambda now, given: replace(now, critical_only=given.critical_only),
         "channels": lambda now, given: replace(now, channels=given.channels | {Channel.IN_APP}),
-        "quiet_hours": _with_quiet_hours,
+        **dict.fromkeys(("quiet_hours", "quiet_hours.*"), _with_quiet_hours),
         "quiet_hours.enabled": _part_of_quiet_hours(lambda now, given: replace(now, enabled=given.enabled)),
         "quiet_hours.start": _part_of_quiet_hours(
             lambda now, given: replace(now, start=given.start or now.start)
@@ -146,9 +147,17 @@ def _wrong_paths(paths: Iterable[str], given: GivenPreferences) -> Iterator[Fiel
     quiet = given.quiet_hours or GivenQuietHours()
     for path in paths:
         if path not in EDITS and path not in _IGNORED:
-            yield FieldViolation("update_mask", f"{path!r} is no path of the preferences")
+            yield FieldViolation("update_mask", _rule_of(path))
         elif (path, None) in (("quiet_hours.start", quiet.start), ("quiet_hours.end", quiet.end)):
             yield FieldViolation(f"preferences.{path}", "must be given when the mask names it")
+
+
+def _rule_of(path: str) -> str:
+    """What a path breaks that names nothing."""
+    field = path.partition(".")[0]
+    if field in _LISTS:
+        return f"{path!r} goes into a list, which is replaced as a whole: name {field!r}"
+    return f"{path!r} is no path of the preferences; name any of {', '.join(EDITS)}"
 
 
 def _violations(given: GivenPreferences) -> Iterator[FieldViolation]:

@@ -15,14 +15,19 @@ from services.preferences.domain import Category, Channel
 from services.preferences.editing import GivenPreferences, GivenQuietHours
 from services.preferences.presets import (
     PersonalPreferences,
+    Preferences,
     QuietHours,
     RoleSetting,
     WeddingFilter,
 )
+from services.preferences.recommendations import Why, recommendations, recommended
 from shared.errors import FieldViolation
 
 CHANNELS: Final = {each: common_pb2.Channel.Value(f"CHANNEL_{each.name}") for each in Channel}
 CHANNELS_TOLD: Final = {number: each for each, number in CHANNELS.items()}
+_REASONS: Final = {
+    each: preferences_pb2.RecommendationReason.Value(f"RECOMMENDATION_REASON_{each.name}") for each in Why
+}
 USER_TYPES: Final = {each: directory_pb2.UserType.Value(f"USER_TYPE_{each.name}") for each in UserType}
 USER_TYPES_TOLD: Final = {number: each for each, number in USER_TYPES.items()}
 STATUSES: Final = {
@@ -56,9 +61,35 @@ def masked_paths(request: preferences_pb2.UpdatePreferencesRequest) -> list[str]
 
 def preferences_message(personal: PersonalPreferences) -> preferences_pb2.Preferences:
     """A person's preferences as they apply."""
-    values = personal.values
+    message = _values_message(personal.values)
+    message.etag, message.edited = personal.etag, personal.is_edited
+    if personal.update_time is not None:
+        message.update_time.FromDatetime(personal.update_time)
+    return message
+
+
+def recommended_message(personal: PersonalPreferences) -> preferences_pb2.GetRecommendedPreferencesResponse:
+    """What is recommended to a person, under the etag of what applies, and why."""
+    role, values = personal.role, personal.values
+    preferences = _values_message(recommended(role, values))
+    preferences.etag = personal.etag
+    return preferences_pb2.GetRecommendedPreferencesResponse(
+        preferences=preferences,
+        recommendations=[
+            preferences_pb2.Recommendation(
+                path=each.path, reason=_REASONS[each.why], explanation=each.why, differs=each.differs
+            )
+            for each in recommendations(role, values)
+        ],
+    )
+
+
+def _values_message(values: Preferences) -> preferences_pb2.Preferences:
     return preferences_pb2.Preferences(
-        **{category.value: category in values.categories for category in Category},
+        system=Category.SYSTEM in values.categories,
+        business=Category.BUSINESS in values.categories,
+        collaboration=Category.COLLABORATION in values.categories,
+        wedding=Category.WEDDING in values.categories,
         critical_only=values.critical_only,
         channels=_channel_numbers(values.channels),
         quiet_hours=_quiet_hours_message(values.quiet_hours),
@@ -74,9 +105,6 @@ def preferences_message(personal: PersonalPreferences) -> preferences_pb2.Prefer
             )
             for each in values.wedding_filters
         ],
-        etag=personal.etag,
-        update_time=timestamp(personal.update_time) if personal.update_time is not None else None,
-        edited=personal.is_edited,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
@@ -16,6 +17,16 @@ SUPPLIER_ROLES: Final = frozenset(
 STAFF_ROLES: Final = frozenset({"admin", "staff"})
 
 _ALWAYS: Final = frozenset({Channel.REALTIME, Channel.IN_APP})
+
+
+class RoleKind(Enum):
+    """The rows of product.md's table of presets."""
+
+    COUPLE = auto()
+    COORDINATOR = auto()
+    SUPPLIER = auto()
+    STAFF = auto()
+    OTHER = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,10 @@ class Preferences:
 
 @dataclass(frozen=True, slots=True)
 class PersonalPreferences:
-    """One person's preferences as they apply: version 0 and no time while their role's preset holds."""
+    """One person's preferences as they apply: without a time while their role's preset holds.
+
+    The version counts edits and resets; 0 before the first.
+    """
 
     role: str
     values: Preferences
@@ -79,8 +93,8 @@ class PersonalPreferences:
 
     @property
     def is_edited(self) -> bool:
-        """Whether somebody edited them."""
-        return self.version > 0
+        """Whether somebody edited them and has not reset them since."""
+        return self.update_time is not None
 
     def edited(self, values: Preferences, at: datetime) -> "PersonalPreferences":
         """What they are after an edit, which is a version of its own unless it changes nothing."""
@@ -88,19 +102,30 @@ class PersonalPreferences:
             return self
         return PersonalPreferences(self.role, values, self.version + 1, at)
 
+    def reset(self) -> "PersonalPreferences":
+        """What they are once the preset holds again; the same when it does."""
+        if not self.is_edited:
+            return self
+        return PersonalPreferences(self.role, preset_for(self.role), self.version + 1)
+
     @property
     def etag(self) -> str:
         """Names this version; a preset is another one when the role is."""
-        return str(self.version) if self.is_edited else f"preset:{self.role}"
+        return str(self.version) if self.is_edited else f"{self.version}:{self.role}"
+
+
+def kind_of(role: str) -> RoleKind:
+    """The row of a role in the table of presets."""
+    if role in SUPPLIER_ROLES:
+        return RoleKind.SUPPLIER
+    if role in STAFF_ROLES:
+        return RoleKind.STAFF
+    return _KINDS.get(role, RoleKind.OTHER)
 
 
 def preset_for(role: str) -> Preferences:
     """What holds for people of a role until they edit theirs."""
-    if role in SUPPLIER_ROLES:
-        return _SUPPLIER
-    if role in STAFF_ROLES:
-        return _STAFF
-    return _PRESETS.get(role, _ANY_OTHER)
+    return _PRESETS[kind_of(role)]
 
 
 def _preset(*channels: Channel, quiet: tuple[int, int] | None = None) -> Preferences:
@@ -114,13 +139,16 @@ def _preset(*channels: Channel, quiet: tuple[int, int] | None = None) -> Prefere
     )
 
 
-_ANY_OTHER: Final = _preset()
-_STAFF: Final = _preset(Channel.EMAIL)
-_SUPPLIER: Final = _preset(Channel.EMAIL, Channel.PUSH, quiet=(22, 7))
-_PRESETS: Final[Mapping[str, Preferences]] = MappingProxyType(
+_KINDS: Final[Mapping[str, RoleKind]] = MappingProxyType(
+    {"couple": RoleKind.COUPLE, "coordinator": RoleKind.COORDINATOR}
+)
+_PRESETS: Final[Mapping[RoleKind, Preferences]] = MappingProxyType(
     {
-        "couple": _preset(Channel.EMAIL, quiet=(21, 9)),
-        "coordinator": _preset(Channel.EMAIL, Channel.SMS, Channel.PUSH, quiet=(23, 6)),
+        RoleKind.COUPLE: _preset(Channel.EMAIL, quiet=(21, 9)),
+        RoleKind.COORDINATOR: _preset(Channel.EMAIL, Channel.SMS, Channel.PUSH, quiet=(23, 6)),
+        RoleKind.SUPPLIER: _preset(Channel.EMAIL, Channel.PUSH, quiet=(22, 7)),
+        RoleKind.STAFF: _preset(Channel.EMAIL),
+        RoleKind.OTHER: _preset(),
     }
 )
 

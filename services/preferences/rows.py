@@ -1,6 +1,7 @@
 """Owns what rows of the preferences service's tables mean: records in, domain values out, and edits back."""
 
 from collections.abc import Iterable
+from typing import Final
 from uuid import UUID
 
 from services.preferences.directory import KnownPerson, Person, UserType, WeddingStatus
@@ -25,11 +26,14 @@ from services.preferences.segments import Criteria, Segment, SegmentEntry, Segme
 from services.preferences.weddings import WeddingEntry
 from shared.database import Row, Value
 
+# From critical_only to the zone of quiet hours.
+_NO_OTHER_VALUES: Final = (None,) * 6
+
 
 def to_personal(row: Row) -> PersonalPreferences:
-    """A row of `read_preferences`."""
-    if row["version"] is None:
-        return PersonalPreferences(row["role"], preset_for(row["role"]))
+    """A row of `read_preferences`; without values while the preset holds."""
+    if row["system"] is None:
+        return PersonalPreferences(row["role"], preset_for(row["role"]), row["version"] or 0)
     values = Preferences(
         categories=_categories(row),
         critical_only=row["critical_only"],
@@ -49,9 +53,14 @@ def to_personal(row: Row) -> PersonalPreferences:
     return PersonalPreferences(row["role"], values, row["version"], row["update_time"])
 
 
-def from_preferences(values: Preferences) -> tuple[Value, ...]:
-    """The arguments of `save_preferences` from the categories to the wedding filters, in its order."""
-    quiet = values.quiet_hours
+def from_personal(personal: PersonalPreferences) -> tuple[Value, ...]:
+    """The arguments of `save_preferences` from the categories to the wedding filters, in its order.
+
+    While the preset holds there are none to keep.
+    """
+    if not personal.is_edited:
+        return (*(None for _ in Category), *_NO_OTHER_VALUES, [], [])
+    values, quiet = personal.values, personal.values.quiet_hours
     settings = [
         {"role": each.role, "muted_types": each.muted_types, "channels": sorted(each.channels)}
         for each in values.role_settings

@@ -7,7 +7,7 @@ from typing_extensions import override
 from wedsync.broadcast.v1 import preferences_pb2
 from wedsync.broadcast.v1.preferences_pb2_grpc import PreferencesServiceServicer
 
-from services.preferences.messages import preferences_message
+from services.preferences.messages import preferences_message, recommended_message
 from services.preferences.own_preferences import OwnPreferences
 from shared.auth import current_identity
 from shared.errors import PermissionDenied
@@ -23,7 +23,7 @@ RIGHTS: Final[dict[str, Right]] = {
 
 
 class PreferencesServicer(PreferencesServiceServicer):
-    """People's own preferences; methods that are missing answer UNIMPLEMENTED."""
+    """People's own preferences."""
 
     def __init__(self, own_preferences: OwnPreferences) -> None:
         self._own_preferences = own_preferences
@@ -40,6 +40,18 @@ class PreferencesServicer(PreferencesServiceServicer):
         self, request: preferences_pb2.UpdatePreferencesRequest, context: object
     ) -> preferences_pb2.UpdatePreferencesResponse:
         return await self._own_preferences.update(_caller(), request)
+
+    @override
+    async def ResetPreferences(
+        self, request: preferences_pb2.ResetPreferencesRequest, context: object
+    ) -> preferences_pb2.ResetPreferencesResponse:
+        return await self._own_preferences.reset(_caller(), request)
+
+    @override
+    async def GetRecommendedPreferences(
+        self, request: preferences_pb2.GetRecommendedPreferencesRequest, context: object
+    ) -> preferences_pb2.GetRecommendedPreferencesResponse:
+        return recommended_message(await self._own_preferences.get(_caller()))
 
 
 def _caller() -> UUID:

@@ -25,7 +25,7 @@ from services.preferences.directory import (
 from services.preferences.index import FilterGroup, PeopleGroups
 from services.preferences.presets import PersonalPreferences
 from services.preferences.rows import (
-    from_preferences,
+    from_personal,
     to_filter_group,
     to_known_person,
     to_people_groups,
@@ -56,11 +56,12 @@ _QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One person's preferences before and after an edit, which is the same when it changes nothing."""
+    """One person's preferences before and after an edit or a reset, and when; the same when it changes nothing."""
 
     number: int
     before: PersonalPreferences
     after: PersonalPreferences
+    at: datetime
     entries: Sequence[Entry] = ()
 
     @property
@@ -92,10 +93,10 @@ class PersonalStore:
             request and request.request_id,
             request and request.body_hash,
             response,
-            edit.after.update_time,
+            edit.at,
             edit.number,
             edit.before.version if edit.is_change else None,
-            *from_preferences(edit.after.values),
+            *from_personal(edit.after),
             [kind for kind, _ in edit.entries],
             [body for _, body in edit.entries],
         )

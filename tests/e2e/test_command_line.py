@@ -161,6 +161,7 @@ async def test_watching_goes_on_when_the_sender_is_replaced(command: Command, su
         (("inbox", "ack", "00000000-0000-4000-8000-000000000000"), "venue", 5, "Not in this inbox"),
         (("prefs", "set", "--quiet", "22:00-22:00"), "venue", 3, "quiet_hours"),
         (("prefs", "set"), "venue", 2, "Nothing to change"),
+        (("prefs", "set", "--mute-type", "trial.ending"), "venue", 2, "--mute-type ROLE:TYPE"),
     ],
 )
 async def test_exit_codes_mean_something(
@@ -232,6 +233,54 @@ async def test_preferences_are_set_and_shown(command: Command) -> None:
     assert "22:30-06:15" in output
     assert "business off" in output
     assert "collaboration on" in output
+
+
+async def test_preferences_by_role_and_wedding_are_set_and_reset(command: Command) -> None:
+    """Each is added to what is there and taken back alone; a reset takes back all of it."""
+    wedding = str(demo_id("wedding-1"))
+    for arguments in (
+        ("--mute-type", "venue:trial.ending", "--role-channels", "venue:email,push"),
+        ("--mute-type", "venue:tier.upgraded", "--mute-wedding", "wedding-1"),
+        ("--unmute-type", "venue:trial.ending", "--wedding-channels", "wedding-1:realtime"),
+    ):
+        code, output, _ = await command("--json", "prefs", "set", *arguments, who="venue")
+        assert code == 0
+    kept = json.loads(output)["preferences"]
+    assert kept["role_settings"] == [
+        {
+            "role": "venue",
+            "muted_types": ["tier.upgraded"],
+            "channels": ["CHANNEL_IN_APP", "CHANNEL_EMAIL", "CHANNEL_PUSH"],
+        }
+    ]
+    assert kept["wedding_filters"] == [
+        {"wedding_id": wedding, "muted": True, "channels": ["CHANNEL_REALTIME", "CHANNEL_IN_APP"]}
+    ]
+    _, output, _ = await command("prefs", "get", who="venue")
+    shown = " ".join(output.split())
+    assert "as venue muted tier.upgraded; by in_app, email, push" in shown
+    assert f"for a wedding {wedding} muted; by realtime, in_app" in shown
+    code, _, errors = await command("prefs", "reset", "--etag", "another", who="venue")
+    assert (code, "STALE_ETAG" in errors) == (6, True)
+    code, output, _ = await command("--json", "prefs", "reset", who="venue")
+    reset = json.loads(output)["preferences"]
+    assert (code, reset["edited"]) == (0, False)
+    assert not reset.get("role_settings")
+    assert not reset.get("wedding_filters")
+
+
+async def test_what_is_recommended_is_shown_and_taken(command: Command) -> None:
+    """Why each value is, which of them differ, and one of them or all taken by the same command."""
+    code, _, _ = await command("prefs", "set", "--business", "off", "--quiet", "off", who="florist")
+    assert code == 0
+    _, output, _ = await command("prefs", "recommended", who="florist")
+    told = {line.split()[1] for line in output.splitlines() if line.startswith("differs")}
+    assert told == {"business", "quiet_hours"}
+    assert "22:00-07:00" in output
+    code, output, _ = await command("prefs", "recommended", "--only", "quiet_hours", who="florist")
+    assert (code, "22:00-07:00" in output, "business off" in output) == (0, True, True)
+    code, output, _ = await command("prefs", "recommended", "--apply", who="florist")
+    assert (code, "business on" in output) == (0, True)
 
 
 async def test_a_directory_file_is_upserted(command: Command, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from tests.e2e.wall_table import (
     of_the_known,
     on_record,
     oneself,
+    outdated_preferences,
     own_item,
     own_preferences,
     personal,
@@ -139,6 +140,11 @@ def _preferences(world: World, caller: Caller) -> Fields:
     }
 
 
+def _outdated(world: World, caller: Caller) -> Fields:
+    """A version that nobody has: what they have set stays."""
+    return {"etag": "outdated"}
+
+
 def _oneself(world: World, caller: Caller) -> Fields:
     return {"user_id": str((caller.member or PEOPLE["couple A"]).user_id)}
 
@@ -240,7 +246,8 @@ RULES: Final[dict[str, Rule]] = {
     "ApplyTeamChange": Rule(everything, answered, _team_of_nothing, probes=_what_is_not_theirs),
     "GetPreferences": Rule(oneself, own_preferences),
     "UpdatePreferences": Rule(oneself, own_preferences, _preferences),
-    **dict.fromkeys(("ResetPreferences", "GetRecommendedPreferences"), Rule(oneself, not_known_yet)),
+    "ResetPreferences": Rule(oneself, outdated_preferences, _outdated),
+    "GetRecommendedPreferences": Rule(oneself, own_preferences),
     "GetRecipient": Rule(directory, looked_up, _oneself),
     "UpsertRecipients": Rule(nothing, answered, _people, probes=_nothing_else),
     "UpsertWeddings": Rule(nothing, answered, _weddings, probes=_nothing_else),
@@ -274,7 +281,6 @@ UNSERVED: Final = frozenset(
         "EraseRecipient",
         "ExplainDelivery",
         "ExportRecipient",
-        "GetRecommendedPreferences",
         "LiftAddressSuppression",
         "ListAddressSuppressions",
         "ListDeadLetters",
@@ -285,7 +291,6 @@ UNSERVED: Final = frozenset(
         "RegisterPushSubscription",
         "ReplayDeadLetters",
         "ReportDelivery",
-        "ResetPreferences",
         "ResumeDispatch",
         "RetryDeliveries",
         "SnoozeItem",

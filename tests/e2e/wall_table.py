@@ -261,6 +261,11 @@ def own_preferences(caller: Caller, view: View, asked: Asked) -> frozenset[Code]
     return _one(Code.OK if asked.of("wedding") <= view.weddings else Code.PERMISSION_DENIED)
 
 
+def outdated_preferences(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
+    """Of those who have preferences, nobody has that version."""
+    return _one(Code.ABORTED if caller.is_known else Code.NOT_FOUND)
+
+
 def cancelled(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
     """What one sees is only for its sender and admins to stop, and what everybody has cannot be stopped."""
     if not asked.all() <= view.names:

@@ -114,6 +114,20 @@ async def update_preferences(site: Site) -> Change:
     )
 
 
+async def reset_preferences(site: Site) -> Change:
+    """Goes back to the preset; undone by switching a category off."""
+    person = await site.someone()
+    first = await site.edit(person, "business", business=False)
+    return Change(
+        site.preferences.ResetPreferences,
+        preferences_pb2.ResetPreferencesRequest(request_id=str(uuid4()), etag=first.etag),
+        preferences_pb2.ResetPreferencesRequest(),
+        site.person(person.user_id),
+        lambda: _is_on(site, person),
+        lambda: site.edit(person, "business", business=False),
+    )
+
+
 async def _is_on(site: Site, person: Someone) -> bool:
     return (await site.get(person)).business
 
@@ -181,6 +195,7 @@ KINDS = (
     upsert_weddings,
     set_team,
     update_preferences,
+    reset_preferences,
     create_segment,
     update_segment,
     delete_segment,

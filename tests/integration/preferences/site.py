@@ -142,6 +142,18 @@ class Site:
         answer = await self.preferences.UpdatePreferences(request, metadata=self.person(person.user_id))
         return answer.preferences
 
+    async def reset(self, person: Someone, **fields: str) -> preferences_pb2.Preferences:
+        """Reset somebody's preferences in their name."""
+        request = preferences_pb2.ResetPreferencesRequest(**fields)
+        answer = await self.preferences.ResetPreferences(request, metadata=self.person(person.user_id))
+        return answer.preferences
+
+    async def recommended(self, person: Someone) -> preferences_pb2.GetRecommendedPreferencesResponse:
+        """What is recommended to somebody."""
+        return await self.preferences.GetRecommendedPreferences(
+            preferences_pb2.GetRecommendedPreferencesRequest(), metadata=self.person(person.user_id)
+        )
+
     async def get(self, person: Someone) -> preferences_pb2.Preferences:
         """Somebody's preferences, as they see them."""
         answer = await self.preferences.GetPreferences(

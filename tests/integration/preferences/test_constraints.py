@@ -21,6 +21,9 @@ PREFERENCES = """
     VALUES (1, true, true, true, true, false, '{in_app}', false, '22:00', '08:00')
 """
 
+NOTHING_SET = """system = NULL, business = NULL, collaboration = NULL, wedding = NULL, critical_only = NULL,
+    channels = NULL, quiet_enabled = NULL, quiet_start = NULL, quiet_end = NULL"""
+
 
 @pytest.fixture(scope="module")
 async def database(make_suite: Callable[..., Awaitable[SuiteDatabase]]) -> SuiteDatabase:
@@ -66,6 +69,9 @@ async def connection(database: SuiteDatabase) -> AsyncIterator[asyncpg.Connectio
         ("preferences SET quiet_start = '22:00:30'", "preferences_quiet_window_in_minutes"),
         ("preferences SET quiet_end = '24:00'", "preferences_quiet_window_in_minutes"),
         ("preferences SET quiet_time_zone = ''", "preferences_quiet_time_zone_fits"),
+        ("preferences SET system = NULL", "preferences_are_whole_or_reset"),
+        ("preferences SET quiet_end = NULL", "preferences_are_whole_or_reset"),
+        (f"preferences SET {NOTHING_SET}, quiet_time_zone = 'UTC'", "preferences_are_whole_or_reset"),
         ("segments SET name = ''", "segments_name_fits"),
         ("segments SET name = repeat('x', 101)", "segments_name_fits"),
         ("segments SET description = repeat('x', 501)", "segments_description_fits"),

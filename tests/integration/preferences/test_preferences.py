@@ -214,17 +214,6 @@ async def test_a_service_has_no_preferences(site: Site) -> None:
     assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_what_is_not_served_yet_says_so(site: Site) -> None:
-    """Declared methods answer UNIMPLEMENTED to those who may call them."""
-    person = await site.someone()
-    refusal = await refusal_of(
-        site.preferences.ResetPreferences(
-            preferences_pb2.ResetPreferencesRequest(), metadata=site.person(person.user_id)
-        )
-    )
-    assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_a_change_is_logged_without_saying_of_whom(site: Site) -> None:
     """The event names the fields and a number, and neither a user id nor a setting."""
     person = await site.someone()
@@ -237,4 +226,5 @@ async def test_a_change_is_logged_without_saying_of_whom(site: Site) -> None:
         "recipient_number": person.number,
         "fields": ["business"],
         "first_edit": True,
+        "is_reset": False,
     }

@@ -18,6 +18,7 @@ from tests.integration.preferences.repeatable import (
     Change,
     create_segment,
     delete_segment,
+    reset_preferences,
     set_team,
     update_preferences,
     update_segment,
@@ -182,6 +183,7 @@ STEPS = [
     (create_segment, "preferences.segment"),
     (update_segment, "preferences.segment"),
     (delete_segment, "preferences.segment"),
+    (reset_preferences, "preferences.edit"),
 ]
 
 
@@ -227,6 +229,7 @@ async def test_an_answer_holds_for_a_day(site: Site, change: Change) -> None:
     await site.admin.execute(older, request_id, timedelta(hours=23, minutes=59))
     assert await change.ask() == answer
     await site.admin.execute(older, request_id, timedelta(minutes=1))
+    await change.undo()
     other = again(change, change.other)
     await change.ask(other)
     assert await change.ask(other) != answer

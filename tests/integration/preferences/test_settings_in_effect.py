@@ -69,6 +69,7 @@ class Person:
     on_team: bool
     is_erased: bool
     edited: Edited | None
+    has_reset: bool
     settings: dict[str, Setting]
     wedding_filter: Setting | None
 
@@ -119,6 +120,7 @@ def _somebody(number: int, random: Random) -> Person:
         random.random() < 0.5,
         random.random() < 0.1,
         _edited(random) if is_edited else None,
+        not is_edited and random.random() < 0.3,
         {role: _setting(random) for role in PRESET_QUIET if is_edited and random.random() < 0.4},
         _setting(random) if is_edited and random.random() < 0.5 else None,
     )
@@ -177,6 +179,10 @@ async def _write(site: Site, people: Sequence[Person], entry: tuple[str, bytes])
                 )
                 for number, each in edited
             ],
+        )
+        await admin.executemany(
+            "INSERT INTO preferences (recipient_number, version) VALUES ($1, 2)",
+            [(each.number,) for each in people if each.has_reset],
         )
         await admin.executemany(
             "INSERT INTO role_settings VALUES ($1, $2, $3, $4::text[]::channel[])",

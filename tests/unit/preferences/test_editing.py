@@ -47,6 +47,7 @@ def test_a_path_changes_what_it_names_and_nothing_else(path: str) -> None:
         "critical_only": edited.critical_only,
         "channels": edited.channels == {Channel.PUSH, Channel.IN_APP},
         "quiet_hours": edited.quiet_hours == QuietHours(True, time(20), time(6), "Asia/Tokyo"),
+        "quiet_hours.*": edited.quiet_hours == QuietHours(True, time(20), time(6), "Asia/Tokyo"),
         "quiet_hours.enabled": edited.quiet_hours == COUPLE.quiet_hours,
         "quiet_hours.start": edited.quiet_hours == QuietHours(True, time(20), time(9)),
         "quiet_hours.end": edited.quiet_hours == QuietHours(True, time(21), time(6)),
@@ -128,6 +129,16 @@ def test_every_mistake_is_told_at_once() -> None:
         "preferences.role_settings[1].role",
         "preferences.wedding_filters[2].wedding_id",
     ]
+
+
+def test_a_path_that_names_nothing_is_told_what_may_be_named() -> None:
+    """Of a list the list, since that is replaced as a whole; else every path that there is."""
+    with pytest.raises(InvalidField) as refusal:
+        edit(COUPLE, GIVEN, ["role_settings.muted_types", "wedding_filters.*.muted", "quiet_hours.length"])
+    into, wildcard, unknown = (violation.description for violation in refusal.value.violations)
+    assert into.endswith("name 'role_settings'")
+    assert wildcard.endswith("name 'wedding_filters'")
+    assert "quiet_hours.enabled" in unknown
 
 
 def test_filters_reach_as_far_as_ones_teams() -> None:

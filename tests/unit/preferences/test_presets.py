@@ -1,6 +1,6 @@
 """The presets of product.md, as they read there."""
 
-from datetime import time
+from datetime import UTC, datetime, time
 
 import pytest
 
@@ -15,6 +15,7 @@ from services.preferences.presets import (
 )
 from services.preferences.quiet_hours import QuietWindow
 
+NOW = datetime(2026, 6, 10, tzinfo=UTC)
 EMAIL, SMS, PUSH = Channel.EMAIL, Channel.SMS, Channel.PUSH
 
 
@@ -63,6 +64,18 @@ def test_a_role_without_a_setting_differs_in_nothing() -> None:
 
 def test_an_etag_names_a_version_or_a_roles_preset() -> None:
     """Who changes role before their first edit holds another preset, and so another etag."""
-    assert PersonalPreferences("venue", preset_for("venue"), 7).etag == "7"
+    assert PersonalPreferences("venue", preset_for("venue"), 7, NOW).etag == "7"
     presets = {PersonalPreferences(role, preset_for(role)).etag for role in ("venue", "florist")}
     assert len(presets) == 2
+
+
+def test_a_reset_goes_back_to_the_preset_and_never_to_an_etag_of_before() -> None:
+    """Values and mark are those of somebody who never edited; every version on the way has an etag of its own."""
+    fresh = PersonalPreferences("couple", preset_for("couple"))
+    edited = fresh.edited(preset_for("venue"), NOW)
+    reset = edited.reset()
+    again = reset.edited(preset_for("venue"), NOW)
+    assert (reset.values, reset.is_edited, reset.update_time) == (fresh.values, False, None)
+    assert (edited.values, edited.is_edited) == (again.values, True)
+    assert len({each.etag for each in (fresh, edited, reset, again, again.reset())}) == 5
+    assert (fresh.reset(), reset.reset()) == (fresh, reset)

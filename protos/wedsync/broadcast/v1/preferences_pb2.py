@@ -31,7 +31,7 @@ from google.type import timeofday_pb2 as google_dot_type_dot_timeofday__pb2
 from wedsync.broadcast.v1 import common_pb2 as wedsync_dot_broadcast_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&wedsync/broadcast/v1/preferences.proto\x12\x14wedsync.broadcast.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgoogle/type/timeofday.proto\x1a!wedsync/broadcast/v1/common.proto\"\x83\x04\n\nQuietHours\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\xe3\x01\n\x05start\x18\x02 \x01(\x0b\x32\x16.google.type.TimeOfDayB\xbb\x01\xbaH\xb7\x01\xba\x01\xb3\x01\n\x13time_of_day.minutes\x12$must be 00:00-23:59, without seconds\x1avthis.hours >= 0 && this.hours <= 23 && this.minutes >= 0 && this.minutes <= 59 && this.seconds == 0 && this.nanos == 0\x12\xe1\x01\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x16.google.type.TimeOfDayB\xbb\x01\xbaH\xb7\x01\xba\x01\xb3\x01\n\x13time_of_day.minutes\x12$must be 00:00-23:59, without seconds\x1avthis.hours >= 0 && this.hours <= 23 && this.minutes >= 0 && this.minutes <= 59 && this.seconds == 0 && this.nanos == 0\x12\x1a\n\ttime_zone\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xa7\x01\n\x0bRoleSetting\x12)\n\x04role\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x18@2\x12^[a-z][a-z0-9_-]*$\x12\'\n\x0bmuted_types\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x64\x18\x01\"\x06r\x04\x10\x01\x18@\x12\x44\n\x08\x63hannels\x18\x03 \x03(\x0e\x32\x1d.wedsync.broadcast.v1.ChannelB\x13\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\"\x82\x01\n\rWeddingFilter\x12\x1c\n\nwedding_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\r\n\x05muted\x18\x02 \x01(\x08\x12\x44\n\x08\x63hannels\x18\x03 \x03(\x0e\x32\x1d.wedsync.broadcast.v1.ChannelB\x13\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\"\xdc\x03\n\x0bPreferences\x12\x0e\n\x06system\x18\x01 \x01(\x08\x12\x10\n\x08\x62usiness\x18\x02 \x01(\x08\x12\x15\n\rcollaboration\x18\x03 \x01(\x08\x12\x0f\n\x07wedding\x18\x04 \x01(\x08\x12\x15\n\rcritical_only\x18\x05 \x01(\x08\x12\x44\n\x08\x63hannels\x18\x06 \x03(\x0e\x32\x1d.wedsync.broadcast.v1.ChannelB\x13\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x35\n\x0bquiet_hours\x18\x07 \x01(\x0b\x32 .wedsync.broadcast.v1.QuietHours\x12\x42\n\rrole_settings\x18\x08 \x03(\x0b\x32!.wedsync.broadcast.v1.RoleSettingB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12G\n\x0fwedding_filters\x18\t \x03(\x0b\x32#.wedsync.broadcast.v1.WeddingFilterB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12\x15\n\x04\x65tag\x18\n \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x65\x64ited\x18\x0c \x01(\x08\x42\x04\xe2\x41\x01\x03\"\x17\n\x15GetPreferencesRequest\"P\n\x16GetPreferencesResponse\x12\x36\n\x0bpreferences\x18\x01 \x01(\x0b\x32!.wedsync.broadcast.v1.Preferences\"\xb0\x01\n\x18UpdatePreferencesRequest\x12\x1f\n\nrequest_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x42\n\x0bpreferences\x18\x02 \x01(\x0b\x32!.wedsync.broadcast.v1.PreferencesB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"S\n\x19UpdatePreferencesResponse\x12\x36\n\x0bpreferences\x18\x01 \x01(\x0b\x32!.wedsync.broadcast.v1.Preferences\":\n\x17ResetPreferencesRequest\x12\x1f\n\nrequest_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\"\x1a\n\x18ResetPreferencesResponse\"\"\n GetRecommendedPreferencesRequest\"#\n!GetRecommendedPreferencesResponse2\x82\x05\n\x12PreferencesService\x12\x84\x01\n\x0eGetPreferences\x12+.wedsync.broadcast.v1.GetPreferencesRequest\x1a,.wedsync.broadcast.v1.GetPreferencesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/preferences\x12\x9a\x01\n\x11UpdatePreferences\x12..wedsync.broadcast.v1.UpdatePreferencesRequest\x1a/.wedsync.broadcast.v1.UpdatePreferencesResponse\"$\x82\xd3\xe4\x93\x02\x1e\x32\x0f/v1/preferences:\x0bpreferences\x12\x93\x01\n\x10ResetPreferences\x12-.wedsync.broadcast.v1.ResetPreferencesRequest\x1a..wedsync.broadcast.v1.ResetPreferencesResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/preferences:reset:\x01*\x12\xb1\x01\n\x19GetRecommendedPreferences\x12\x36.wedsync.broadcast.v1.GetRecommendedPreferencesRequest\x1a\x37.wedsync.broadcast.v1.GetRecommendedPreferencesResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/preferences:recommendedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&wedsync/broadcast/v1/preferences.proto\x12\x14wedsync.broadcast.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgoogle/type/timeofday.proto\x1a!wedsync/broadcast/v1/common.proto\"\x83\x04\n\nQuietHours\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\xe3\x01\n\x05start\x18\x02 \x01(\x0b\x32\x16.google.type.TimeOfDayB\xbb\x01\xbaH\xb7\x01\xba\x01\xb3\x01\n\x13time_of_day.minutes\x12$must be 00:00-23:59, without seconds\x1avthis.hours >= 0 && this.hours <= 23 && this.minutes >= 0 && this.minutes <= 59 && this.seconds == 0 && this.nanos == 0\x12\xe1\x01\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x16.google.type.TimeOfDayB\xbb\x01\xbaH\xb7\x01\xba\x01\xb3\x01\n\x13time_of_day.minutes\x12$must be 00:00-23:59, without seconds\x1avthis.hours >= 0 && this.hours <= 23 && this.minutes >= 0 && this.minutes <= 59 && this.seconds == 0 && this.nanos == 0\x12\x1a\n\ttime_zone\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@\"\xa7\x01\n\x0bRoleSetting\x12)\n\x04role\x18\x01 \x01(\tB\x1b\xbaH\x18r\x16\x18@2\x12^[a-z][a-z0-9_-]*$\x12\'\n\x0bmuted_types\x18\x02 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x64\x18\x01\"\x06r\x04\x10\x01\x18@\x12\x44\n\x08\x63hannels\x18\x03 \x03(\x0e\x32\x1d.wedsync.broadcast.v1.ChannelB\x13\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\"\x82\x01\n\rWeddingFilter\x12\x1c\n\nwedding_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\r\n\x05muted\x18\x02 \x01(\x08\x12\x44\n\x08\x63hannels\x18\x03 \x03(\x0e\x32\x1d.wedsync.broadcast.v1.ChannelB\x13\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\"\xdd\x03\n\x0bPreferences\x12\x0e\n\x06system\x18\x01 \x01(\x08\x12\x10\n\x08\x62usiness\x18\x02 \x01(\x08\x12\x15\n\rcollaboration\x18\x03 \x01(\x08\x12\x0f\n\x07wedding\x18\x04 \x01(\x08\x12\x15\n\rcritical_only\x18\x05 \x01(\x08\x12\x44\n\x08\x63hannels\x18\x06 \x03(\x0e\x32\x1d.wedsync.broadcast.v1.ChannelB\x13\xbaH\x10\x92\x01\r\x10\x05\x18\x01\"\x07\x82\x01\x04\x10\x01 \x00\x12\x35\n\x0bquiet_hours\x18\x07 \x01(\x0b\x32 .wedsync.broadcast.v1.QuietHours\x12\x42\n\rrole_settings\x18\x08 \x03(\x0b\x32!.wedsync.broadcast.v1.RoleSettingB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12G\n\x0fwedding_filters\x18\t \x03(\x0b\x32#.wedsync.broadcast.v1.WeddingFilterB\t\xbaH\x06\x92\x01\x03\x10\xf4\x03\x12\x16\n\x04\x65tag\x18\n \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x65\x64ited\x18\x0c \x01(\x08\x42\x04\xe2\x41\x01\x03\"\x17\n\x15GetPreferencesRequest\"P\n\x16GetPreferencesResponse\x12\x36\n\x0bpreferences\x18\x01 \x01(\x0b\x32!.wedsync.broadcast.v1.Preferences\"\xb0\x01\n\x18UpdatePreferencesRequest\x12\x1f\n\nrequest_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x42\n\x0bpreferences\x18\x02 \x01(\x0b\x32!.wedsync.broadcast.v1.PreferencesB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"S\n\x19UpdatePreferencesResponse\x12\x36\n\x0bpreferences\x18\x01 \x01(\x0b\x32!.wedsync.broadcast.v1.Preferences\"R\n\x17ResetPreferencesRequest\x12\x1f\n\nrequest_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x16\n\x04\x65tag\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x01\"R\n\x18ResetPreferencesResponse\x12\x36\n\x0bpreferences\x18\x01 \x01(\x0b\x32!.wedsync.broadcast.v1.Preferences\"\"\n GetRecommendedPreferencesRequest\"\x80\x01\n\x0eRecommendation\x12\x0c\n\x04path\x18\x01 \x01(\t\x12:\n\x06reason\x18\x02 \x01(\x0e\x32*.wedsync.broadcast.v1.RecommendationReason\x12\x13\n\x0b\x65xplanation\x18\x03 \x01(\t\x12\x0f\n\x07\x64iffers\x18\x04 \x01(\x08\"\x9a\x01\n!GetRecommendedPreferencesResponse\x12\x36\n\x0bpreferences\x18\x01 \x01(\x0b\x32!.wedsync.broadcast.v1.Preferences\x12=\n\x0frecommendations\x18\x02 \x03(\x0b\x32$.wedsync.broadcast.v1.Recommendation*\xf6\x04\n\x14RecommendationReason\x12%\n!RECOMMENDATION_REASON_UNSPECIFIED\x10\x00\x12\x30\n,RECOMMENDATION_REASON_KNOWS_OF_INTERRUPTIONS\x10\x01\x12(\n$RECOMMENDATION_REASON_KNOWS_OF_MONEY\x10\x02\x12+\n\'RECOMMENDATION_REASON_WORKS_WITH_OTHERS\x10\x03\x12&\n\"RECOMMENDATION_REASON_IS_ON_A_TEAM\x10\x04\x12(\n$RECOMMENDATION_REASON_MISSES_NOTHING\x10\x05\x12(\n$RECOMMENDATION_REASON_IS_TOLD_GENTLY\x10\x06\x12-\n)RECOMMENDATION_REASON_IS_REACHED_ANYWHERE\x10\x07\x12,\n(RECOMMENDATION_REASON_MISSES_NO_BUSINESS\x10\x08\x12)\n%RECOMMENDATION_REASON_WORKS_AT_A_DESK\x10\t\x12.\n*RECOMMENDATION_REASON_GETS_NOTHING_UNASKED\x10\n\x12)\n%RECOMMENDATION_REASON_SLEEPS_AT_NIGHT\x10\x0b\x12)\n%RECOMMENDATION_REASON_WORKS_LONG_DAYS\x10\x0c\x12$\n RECOMMENDATION_REASON_IS_ON_DUTY\x10\r2\x82\x05\n\x12PreferencesService\x12\x84\x01\n\x0eGetPreferences\x12+.wedsync.broadcast.v1.GetPreferencesRequest\x1a,.wedsync.broadcast.v1.GetPreferencesResponse\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/preferences\x12\x9a\x01\n\x11UpdatePreferences\x12..wedsync.broadcast.v1.UpdatePreferencesRequest\x1a/.wedsync.broadcast.v1.UpdatePreferencesResponse\"$\x82\xd3\xe4\x93\x02\x1e\x32\x0f/v1/preferences:\x0bpreferences\x12\x93\x01\n\x10ResetPreferences\x12-.wedsync.broadcast.v1.ResetPreferencesRequest\x1a..wedsync.broadcast.v1.ResetPreferencesResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/preferences:reset:\x01*\x12\xb1\x01\n\x19GetRecommendedPreferences\x12\x36.wedsync.broadcast.v1.GetRecommendedPreferencesRequest\x1a\x37.wedsync.broadcast.v1.GetRecommendedPreferencesResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/preferences:recommendedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,7 +61,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREFERENCES'].fields_by_name['wedding_filters']._loaded_options = None
   _globals['_PREFERENCES'].fields_by_name['wedding_filters']._serialized_options = b'\272H\006\222\001\003\020\364\003'
   _globals['_PREFERENCES'].fields_by_name['etag']._loaded_options = None
-  _globals['_PREFERENCES'].fields_by_name['etag']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_PREFERENCES'].fields_by_name['etag']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_PREFERENCES'].fields_by_name['update_time']._loaded_options = None
   _globals['_PREFERENCES'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_PREFERENCES'].fields_by_name['edited']._loaded_options = None
@@ -72,6 +72,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEPREFERENCESREQUEST'].fields_by_name['preferences']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
   _globals['_RESETPREFERENCESREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_RESETPREFERENCESREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_RESETPREFERENCESREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_RESETPREFERENCESREQUEST'].fields_by_name['etag']._serialized_options = b'\272H\005r\003\030\200\001'
   _globals['_PREFERENCESSERVICE'].methods_by_name['GetPreferences']._loaded_options = None
   _globals['_PREFERENCESSERVICE'].methods_by_name['GetPreferences']._serialized_options = b'\202\323\344\223\002\021\022\017/v1/preferences'
   _globals['_PREFERENCESSERVICE'].methods_by_name['UpdatePreferences']._loaded_options = None
@@ -80,6 +82,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREFERENCESSERVICE'].methods_by_name['ResetPreferences']._serialized_options = b'\202\323\344\223\002\032\"\025/v1/preferences:reset:\001*'
   _globals['_PREFERENCESSERVICE'].methods_by_name['GetRecommendedPreferences']._loaded_options = None
   _globals['_PREFERENCESSERVICE'].methods_by_name['GetRecommendedPreferences']._serialized_options = b'\202\323\344\223\002\035\022\033/v1/preferences:recommended'
+  _globals['_RECOMMENDATIONREASON']._serialized_start=2452
+  _globals['_RECOMMENDATIONREASON']._serialized_end=3082
   _globals['_QUIETHOURS']._serialized_start=288
   _globals['_QUIETHOURS']._serialized_end=803
   _globals['_ROLESETTING']._serialized_start=806
@@ -87,23 +91,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEDDINGFILTER']._serialized_start=976
   _globals['_WEDDINGFILTER']._serialized_end=1106
   _globals['_PREFERENCES']._serialized_start=1109
-  _globals['_PREFERENCES']._serialized_end=1585
-  _globals['_GETPREFERENCESREQUEST']._serialized_start=1587
-  _globals['_GETPREFERENCESREQUEST']._serialized_end=1610
-  _globals['_GETPREFERENCESRESPONSE']._serialized_start=1612
-  _globals['_GETPREFERENCESRESPONSE']._serialized_end=1692
-  _globals['_UPDATEPREFERENCESREQUEST']._serialized_start=1695
-  _globals['_UPDATEPREFERENCESREQUEST']._serialized_end=1871
-  _globals['_UPDATEPREFERENCESRESPONSE']._serialized_start=1873
-  _globals['_UPDATEPREFERENCESRESPONSE']._serialized_end=1956
-  _globals['_RESETPREFERENCESREQUEST']._serialized_start=1958
-  _globals['_RESETPREFERENCESREQUEST']._serialized_end=2016
-  _globals['_RESETPREFERENCESRESPONSE']._serialized_start=2018
-  _globals['_RESETPREFERENCESRESPONSE']._serialized_end=2044
-  _globals['_GETRECOMMENDEDPREFERENCESREQUEST']._serialized_start=2046
-  _globals['_GETRECOMMENDEDPREFERENCESREQUEST']._serialized_end=2080
-  _globals['_GETRECOMMENDEDPREFERENCESRESPONSE']._serialized_start=2082
-  _globals['_GETRECOMMENDEDPREFERENCESRESPONSE']._serialized_end=2117
-  _globals['_PREFERENCESSERVICE']._serialized_start=2120
-  _globals['_PREFERENCESSERVICE']._serialized_end=2762
+  _globals['_PREFERENCES']._serialized_end=1586
+  _globals['_GETPREFERENCESREQUEST']._serialized_start=1588
+  _globals['_GETPREFERENCESREQUEST']._serialized_end=1611
+  _globals['_GETPREFERENCESRESPONSE']._serialized_start=1613
+  _globals['_GETPREFERENCESRESPONSE']._serialized_end=1693
+  _globals['_UPDATEPREFERENCESREQUEST']._serialized_start=1696
+  _globals['_UPDATEPREFERENCESREQUEST']._serialized_end=1872
+  _globals['_UPDATEPREFERENCESRESPONSE']._serialized_start=1874
+  _globals['_UPDATEPREFERENCESRESPONSE']._serialized_end=1957
+  _globals['_RESETPREFERENCESREQUEST']._serialized_start=1959
+  _globals['_RESETPREFERENCESREQUEST']._serialized_end=2041
+  _globals['_RESETPREFERENCESRESPONSE']._serialized_start=2043
+  _globals['_RESETPREFERENCESRESPONSE']._serialized_end=2125
+  _globals['_GETRECOMMENDEDPREFERENCESREQUEST']._serialized_start=2127
+  _globals['_GETRECOMMENDEDPREFERENCESREQUEST']._serialized_end=2161
+  _globals['_RECOMMENDATION']._serialized_start=2164
+  _globals['_RECOMMENDATION']._serialized_end=2292
+  _globals['_GETRECOMMENDEDPREFERENCESRESPONSE']._serialized_start=2295
+  _globals['_GETRECOMMENDEDPREFERENCESRESPONSE']._serialized_end=2449
+  _globals['_PREFERENCESSERVICE']._serialized_start=3085
+  _globals['_PREFERENCESSERVICE']._serialized_end=3727
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import timeofday_pb2 as _timeofday_pb2
 from wedsync.broadcast.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
@@ -21,6 +22,74 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RecommendationReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RecommendationReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecommendationReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECOMMENDATION_REASON_UNSPECIFIED: _RecommendationReason.ValueType  # 0
+    """RECOMMENDATION_REASON_UNSPECIFIED is never given."""
+    RECOMMENDATION_REASON_KNOWS_OF_INTERRUPTIONS: _RecommendationReason.ValueType  # 1
+    """RECOMMENDATION_REASON_KNOWS_OF_INTERRUPTIONS is for system: maintenance and new features are told beforehand."""
+    RECOMMENDATION_REASON_KNOWS_OF_MONEY: _RecommendationReason.ValueType  # 2
+    """RECOMMENDATION_REASON_KNOWS_OF_MONEY is for business: payments, trials and limits cost something when missed."""
+    RECOMMENDATION_REASON_WORKS_WITH_OTHERS: _RecommendationReason.ValueType  # 3
+    """RECOMMENDATION_REASON_WORKS_WITH_OTHERS is for collaboration: others change timelines and forms."""
+    RECOMMENDATION_REASON_IS_ON_A_TEAM: _RecommendationReason.ValueType  # 4
+    """RECOMMENDATION_REASON_IS_ON_A_TEAM is for wedding: what happens to a wedding concerns its whole team."""
+    RECOMMENDATION_REASON_MISSES_NOTHING: _RecommendationReason.ValueType  # 5
+    """RECOMMENDATION_REASON_MISSES_NOTHING is for critical_only, off: little of what matters is critical."""
+    RECOMMENDATION_REASON_IS_TOLD_GENTLY: _RecommendationReason.ValueType  # 6
+    """RECOMMENDATION_REASON_IS_TOLD_GENTLY is for the channels of a couple: one more, which makes no sound."""
+    RECOMMENDATION_REASON_IS_REACHED_ANYWHERE: _RecommendationReason.ValueType  # 7
+    """RECOMMENDATION_REASON_IS_REACHED_ANYWHERE is for the channels of a coordinator, who must be found in an emergency."""
+    RECOMMENDATION_REASON_MISSES_NO_BUSINESS: _RecommendationReason.ValueType  # 8
+    """RECOMMENDATION_REASON_MISSES_NO_BUSINESS is for the channels of a supplier: reminders come where they work."""
+    RECOMMENDATION_REASON_WORKS_AT_A_DESK: _RecommendationReason.ValueType  # 9
+    """RECOMMENDATION_REASON_WORKS_AT_A_DESK is for the channels of admins and staff."""
+    RECOMMENDATION_REASON_GETS_NOTHING_UNASKED: _RecommendationReason.ValueType  # 10
+    """RECOMMENDATION_REASON_GETS_NOTHING_UNASKED is for the channels of any other role, of whose work nothing is known."""
+    RECOMMENDATION_REASON_SLEEPS_AT_NIGHT: _RecommendationReason.ValueType  # 11
+    """RECOMMENDATION_REASON_SLEEPS_AT_NIGHT is for quiet hours."""
+    RECOMMENDATION_REASON_WORKS_LONG_DAYS: _RecommendationReason.ValueType  # 12
+    """RECOMMENDATION_REASON_WORKS_LONG_DAYS is for the short quiet hours of a coordinator."""
+    RECOMMENDATION_REASON_IS_ON_DUTY: _RecommendationReason.ValueType  # 13
+    """RECOMMENDATION_REASON_IS_ON_DUTY is for admins and staff, who have no quiet hours."""
+
+class RecommendationReason(_RecommendationReason, metaclass=_RecommendationReasonEnumTypeWrapper):
+    """RecommendationReason is why a value is recommended."""
+
+RECOMMENDATION_REASON_UNSPECIFIED: RecommendationReason.ValueType  # 0
+"""RECOMMENDATION_REASON_UNSPECIFIED is never given."""
+RECOMMENDATION_REASON_KNOWS_OF_INTERRUPTIONS: RecommendationReason.ValueType  # 1
+"""RECOMMENDATION_REASON_KNOWS_OF_INTERRUPTIONS is for system: maintenance and new features are told beforehand."""
+RECOMMENDATION_REASON_KNOWS_OF_MONEY: RecommendationReason.ValueType  # 2
+"""RECOMMENDATION_REASON_KNOWS_OF_MONEY is for business: payments, trials and limits cost something when missed."""
+RECOMMENDATION_REASON_WORKS_WITH_OTHERS: RecommendationReason.ValueType  # 3
+"""RECOMMENDATION_REASON_WORKS_WITH_OTHERS is for collaboration: others change timelines and forms."""
+RECOMMENDATION_REASON_IS_ON_A_TEAM: RecommendationReason.ValueType  # 4
+"""RECOMMENDATION_REASON_IS_ON_A_TEAM is for wedding: what happens to a wedding concerns its whole team."""
+RECOMMENDATION_REASON_MISSES_NOTHING: RecommendationReason.ValueType  # 5
+"""RECOMMENDATION_REASON_MISSES_NOTHING is for critical_only, off: little of what matters is critical."""
+RECOMMENDATION_REASON_IS_TOLD_GENTLY: RecommendationReason.ValueType  # 6
+"""RECOMMENDATION_REASON_IS_TOLD_GENTLY is for the channels of a couple: one more, which makes no sound."""
+RECOMMENDATION_REASON_IS_REACHED_ANYWHERE: RecommendationReason.ValueType  # 7
+"""RECOMMENDATION_REASON_IS_REACHED_ANYWHERE is for the channels of a coordinator, who must be found in an emergency."""
+RECOMMENDATION_REASON_MISSES_NO_BUSINESS: RecommendationReason.ValueType  # 8
+"""RECOMMENDATION_REASON_MISSES_NO_BUSINESS is for the channels of a supplier: reminders come where they work."""
+RECOMMENDATION_REASON_WORKS_AT_A_DESK: RecommendationReason.ValueType  # 9
+"""RECOMMENDATION_REASON_WORKS_AT_A_DESK is for the channels of admins and staff."""
+RECOMMENDATION_REASON_GETS_NOTHING_UNASKED: RecommendationReason.ValueType  # 10
+"""RECOMMENDATION_REASON_GETS_NOTHING_UNASKED is for the channels of any other role, of whose work nothing is known."""
+RECOMMENDATION_REASON_SLEEPS_AT_NIGHT: RecommendationReason.ValueType  # 11
+"""RECOMMENDATION_REASON_SLEEPS_AT_NIGHT is for quiet hours."""
+RECOMMENDATION_REASON_WORKS_LONG_DAYS: RecommendationReason.ValueType  # 12
+"""RECOMMENDATION_REASON_WORKS_LONG_DAYS is for the short quiet hours of a coordinator."""
+RECOMMENDATION_REASON_IS_ON_DUTY: RecommendationReason.ValueType  # 13
+"""RECOMMENDATION_REASON_IS_ON_DUTY is for admins and staff, who have no quiet hours."""
+Global___RecommendationReason: _TypeAlias = RecommendationReason  # noqa: Y015
 
 @_typing.final
 class QuietHours(_message.Message):
@@ -176,7 +245,7 @@ class Preferences(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """update_time is when they were last edited; absent while the preset holds."""
+        """update_time is when they were last edited; absent while the role's preset holds, also after a reset."""
 
     def __init__(
         self,
@@ -262,7 +331,10 @@ class UpdatePreferencesRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """update_mask names the fields to change, such as "business,quiet_hours.enabled"; absent means those that are set."""
+        """update_mask names the fields to change, such as "business,quiet_hours.enabled"; absent means those that are set, `*`
+        all of them, and `quiet_hours.*` what quiet_hours means. A list is replaced as a whole. What a client sends back of
+        etag, update_time and edited may be named and is not changed.
+        """
 
     def __init__(
         self,
@@ -310,16 +382,22 @@ class ResetPreferencesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id is a UUID that makes a retry safe for 24 hours."""
+    """request_id is a UUID that makes a retry safe for 24 hours, as in UpdatePreferencesRequest. Without it a second call
+    resets what was edited in between.
+    """
+    etag: _builtins.str
+    """etag is that of the preferences; with it, only that version is reset."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -327,16 +405,23 @@ Global___ResetPreferencesRequest: _TypeAlias = ResetPreferencesRequest  # noqa: 
 
 @_typing.final
 class ResetPreferencesResponse(_message.Message):
-    """ResetPreferencesResponse is empty until ResetPreferences is served."""
+    """ResetPreferencesResponse is the result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preferences(self) -> Global___Preferences:
+        """preferences are those that apply now: the preset, not edited, with an etag of its own."""
+
     def __init__(
         self,
+        *,
+        preferences: Global___Preferences | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preferences", b"preferences"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preferences", b"preferences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -344,7 +429,7 @@ Global___ResetPreferencesResponse: _TypeAlias = ResetPreferencesResponse  # noqa
 
 @_typing.final
 class GetRecommendedPreferencesRequest(_message.Message):
-    """GetRecommendedPreferencesRequest is empty until GetRecommendedPreferences is served."""
+    """GetRecommendedPreferencesRequest has no fields: the caller is in the token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -360,17 +445,66 @@ class GetRecommendedPreferencesRequest(_message.Message):
 Global___GetRecommendedPreferencesRequest: _TypeAlias = GetRecommendedPreferencesRequest  # noqa: Y015
 
 @_typing.final
-class GetRecommendedPreferencesResponse(_message.Message):
-    """GetRecommendedPreferencesResponse is empty until GetRecommendedPreferences is served."""
+class Recommendation(_message.Message):
+    """Recommendation is what is recommended of one value, and why."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PATH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    DIFFERS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """path is where the value is in the preferences, as a mask of UpdatePreferences names it, such as "quiet_hours"."""
+    reason: Global___RecommendationReason.ValueType
+    """reason is why."""
+    explanation: _builtins.str
+    """explanation is the reason as an English sentence."""
+    differs: _builtins.bool
+    """differs says whether something else applies to the caller now."""
     def __init__(
         self,
+        *,
+        path: _builtins.str = ...,
+        reason: Global___RecommendationReason.ValueType = ...,
+        explanation: _builtins.str = ...,
+        differs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differs", b"differs", "explanation", b"explanation", "path", b"path", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recommendation: _TypeAlias = Recommendation  # noqa: Y015
+
+@_typing.final
+class GetRecommendedPreferencesResponse(_message.Message):
+    """GetRecommendedPreferencesResponse is what would suit the caller's role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFERENCES_FIELD_NUMBER: _builtins.int
+    RECOMMENDATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def preferences(self) -> Global___Preferences:
+        """preferences are the caller's with what is recommended in its place. Of settings by role and wedding nothing is
+        recommended: they are as they are. The etag is that of the preferences that apply now.
+        """
+
+    @_builtins.property
+    def recommendations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recommendation]:
+        """recommendations are one for each value, in the order of the fields."""
+
+    def __init__(
+        self,
+        *,
+        preferences: Global___Preferences | None = ...,
+        recommendations: _abc.Iterable[Global___Recommendation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preferences", b"preferences"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preferences", b"preferences", "recommendations", b"recommendations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

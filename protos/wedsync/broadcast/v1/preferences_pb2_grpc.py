@@ -73,21 +73,26 @@ class PreferencesServiceServicer:
 
     def UpdatePreferences(self, request, context):
         """UpdatePreferences changes the masked fields. It binds every delivery that is not on its way yet. Errors:
-        INVALID_ARGUMENT (a field, or a path that the mask cannot name), ABORTED (stale etag).
+        INVALID_ARGUMENT (a field, or a path that the mask cannot name), ABORTED (stale etag), PERMISSION_DENIED with
+        OUTSIDE_REACH (a new filter of a wedding on whose team the caller is not), NOT_FOUND as above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetPreferences(self, request, context):
-        """ResetPreferences goes back to the role's preset. Not served yet.
+        """ResetPreferences takes back everything that the caller has set, by role and wedding too: from then on the preset of
+        the role that they have at the time holds, until somebody edits them again. Errors: NOT_FOUND as above, ABORTED
+        (stale etag).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRecommendedPreferences(self, request, context):
-        """GetRecommendedPreferences gives the role's preset with a reason for each value. Not served yet.
+        """GetRecommendedPreferences says what would suit the caller's role, and why. One call applies it: UpdatePreferences
+        with the preferences of the answer, and a mask of the paths that are wanted, or `*` for all. Errors: NOT_FOUND as
+        above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,12 +23,19 @@ class PreferencesServiceStub:
     """
     UpdatePreferences: _aio.UnaryUnaryMultiCallable[_preferences_pb2.UpdatePreferencesRequest, _preferences_pb2.UpdatePreferencesResponse]
     """UpdatePreferences changes the masked fields. It binds every delivery that is not on its way yet. Errors:
-    INVALID_ARGUMENT (a field, or a path that the mask cannot name), ABORTED (stale etag).
+    INVALID_ARGUMENT (a field, or a path that the mask cannot name), ABORTED (stale etag), PERMISSION_DENIED with
+    OUTSIDE_REACH (a new filter of a wedding on whose team the caller is not), NOT_FOUND as above.
     """
     ResetPreferences: _aio.UnaryUnaryMultiCallable[_preferences_pb2.ResetPreferencesRequest, _preferences_pb2.ResetPreferencesResponse]
-    """ResetPreferences goes back to the role's preset. Not served yet."""
+    """ResetPreferences takes back everything that the caller has set, by role and wedding too: from then on the preset of
+    the role that they have at the time holds, until somebody edits them again. Errors: NOT_FOUND as above, ABORTED
+    (stale etag).
+    """
     GetRecommendedPreferences: _aio.UnaryUnaryMultiCallable[_preferences_pb2.GetRecommendedPreferencesRequest, _preferences_pb2.GetRecommendedPreferencesResponse]
-    """GetRecommendedPreferences gives the role's preset with a reason for each value. Not served yet."""
+    """GetRecommendedPreferences says what would suit the caller's role, and why. One call applies it: UpdatePreferences
+    with the preferences of the answer, and a mask of the paths that are wanted, or `*` for all. Errors: NOT_FOUND as
+    above.
+    """
 
 class PreferencesServiceServicer:
     """PreferencesService serves a person's own preferences: who it is comes from the token, never from the request. Every
@@ -50,7 +57,8 @@ class PreferencesServiceServicer:
         context: _aio.ServicerContext[_preferences_pb2.UpdatePreferencesRequest, _abc.Awaitable[_preferences_pb2.UpdatePreferencesResponse]],
     ) -> _abc.Awaitable[_preferences_pb2.UpdatePreferencesResponse]:
         """UpdatePreferences changes the masked fields. It binds every delivery that is not on its way yet. Errors:
-        INVALID_ARGUMENT (a field, or a path that the mask cannot name), ABORTED (stale etag).
+        INVALID_ARGUMENT (a field, or a path that the mask cannot name), ABORTED (stale etag), PERMISSION_DENIED with
+        OUTSIDE_REACH (a new filter of a wedding on whose team the caller is not), NOT_FOUND as above.
         """
 
     def ResetPreferences(
@@ -58,13 +66,19 @@ class PreferencesServiceServicer:
         request: _preferences_pb2.ResetPreferencesRequest,
         context: _aio.ServicerContext[_preferences_pb2.ResetPreferencesRequest, _abc.Awaitable[_preferences_pb2.ResetPreferencesResponse]],
     ) -> _abc.Awaitable[_preferences_pb2.ResetPreferencesResponse]:
-        """ResetPreferences goes back to the role's preset. Not served yet."""
+        """ResetPreferences takes back everything that the caller has set, by role and wedding too: from then on the preset of
+        the role that they have at the time holds, until somebody edits them again. Errors: NOT_FOUND as above, ABORTED
+        (stale etag).
+        """
 
     def GetRecommendedPreferences(
         self,
         request: _preferences_pb2.GetRecommendedPreferencesRequest,
         context: _aio.ServicerContext[_preferences_pb2.GetRecommendedPreferencesRequest, _abc.Awaitable[_preferences_pb2.GetRecommendedPreferencesResponse]],
     ) -> _abc.Awaitable[_preferences_pb2.GetRecommendedPreferencesResponse]:
-        """GetRecommendedPreferences gives the role's preset with a reason for each value. Not served yet."""
+        """GetRecommendedPreferences says what would suit the caller's role, and why. One call applies it: UpdatePreferences
+        with the preferences of the answer, and a mask of the paths that are wanted, or `*` for all. Errors: NOT_FOUND as
+        above.
+        """
 
 def add_PreferencesServiceServicer_to_server(servicer: PreferencesServiceServicer, server: _aio.Server) -> None: ...
