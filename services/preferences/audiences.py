@@ -158,7 +158,7 @@ class Audiences:
         wall = _within(index, question.walls)
         view, now = _view(index, question, wall, ()), self._clock.now()
         if since_time is not None and not changes.is_reload:
-            members = _affected(members, question.rules, view, changes, since_time, now)
+            members = _affected(members, question, view, changes, since_time, now)
         slices = decide(question.rules, members, view, now, question.channels)
         return Decision(Count(len(members), index.version), now, slices)
 
@@ -268,12 +268,15 @@ def _view(index: SetIndex, question: Question, wall: Audience | None, targeted: 
 
 
 def _affected(
-    members: Audience, rules: Rules, view: View, changes: Changes, since: datetime, now: datetime
+    members: Audience, question: Question, view: View, changes: Changes, since: datetime, now: datetime
 ) -> Audience:
     """Those of `members` whose outcome may be another than at `since`."""
-    if rules.wedding_id in changes.redated:
+    if question.rules.wedding_id in changes.redated:
         return members
-    changed = changes.recipients | changed_by_time(rules, view, since, now)
+    changed = changes.recipients | changed_by_time(question.rules, view, since, now)
+    if not changes.weddings.isdisjoint(question.wall):
+        # Who has left one of several teams may be left with those that they have muted.
+        changed |= view.wedding_muted
     return members & changed | outsiders(members, view)
 
 

@@ -80,5 +80,17 @@ def gather(entries: Iterable[LogEntry]) -> Changes:
     )
 
 
+def joined(parts: Iterable[Changes]) -> Changes:
+    """What several stretches of the log together are about."""
+    changes = list(parts)
+    return Changes(
+        Audience.union_of(each.recipients for each in changes),
+        frozenset().union(*(each.redated for each in changes)),
+        frozenset().union(*(each.weddings for each in changes)),
+        frozenset().union(*(each.segments for each in changes)),
+        any(each.is_reload for each in changes),
+    )
+
+
 def _ids(body: bytes) -> list[UUID]:
     return [UUID(bytes=body[at : at + _UUID_BYTES]) for at in range(0, len(body), _UUID_BYTES)]

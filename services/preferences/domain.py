@@ -1,7 +1,7 @@
 """Owns who gets what, on which channel and when: the one decision, made about sets of recipients at once."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import IntEnum, StrEnum
@@ -117,11 +117,31 @@ class QuietPeople:
         self._windows = tuple(windows)
         self._asleep: tuple[datetime, tuple[tuple[datetime, Audience], ...]] | None = None
 
+    def replaced(
+        self,
+        windows: Iterable[tuple[QuietWindow, Audience]],
+        changed: Audience,
+        theirs: Iterable[tuple[QuietWindow, Audience]],
+    ) -> "QuietPeople":
+        """With other `windows`, which differ in those who have `changed` alone: they have `theirs` now.
+
+        Who is asleep follows from who was and those few: to find it out for everybody after each change would cost
+        what everybody does.
+        """
+        people = QuietPeople(windows)
+        if self._asleep is not None:
+            minute, asleep = self._asleep
+            others = ((end, _without(sleepers, changed)) for end, sleepers in asleep)
+            ends = ((quiet_until(window, minute), sleepers) for window, sleepers in theirs)
+            people._asleep = minute, _by_end((*others, *ends))
+        return people
+
     def asleep(self, now: datetime) -> tuple[tuple[datetime, Audience], ...]:
         """Those inside their window at `now`, by the moment at which it ends, soonest first."""
         minute = _minute(now)
         if self._asleep is None or self._asleep[0] != minute:
-            self._asleep = minute, self._by_end(minute)
+            ends = ((quiet_until(window, minute), sleepers) for window, sleepers in self._windows)
+            self._asleep = minute, _by_end(ends)
         return self._asleep[1]
 
     def differing(self, before: datetime | None, after: datetime | None) -> Audience:
@@ -135,14 +155,6 @@ class QuietPeople:
             if (quiet_until(window, before) if before else None)
             != (quiet_until(window, after) if after else None)
         )
-
-    def _by_end(self, now: datetime) -> tuple[tuple[datetime, Audience], ...]:
-        by_end: defaultdict[datetime, list[Audience]] = defaultdict(list)
-        for window, sleepers in self._windows:
-            end = quiet_until(window, now)
-            if end is not None:
-                by_end[end].append(sleepers)
-        return tuple((end, Audience.union_of(by_end[end])) for end in sorted(by_end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +275,26 @@ def _quiet_applies(rules: Rules, view: View, now: datetime) -> bool:
     """Quiet hours give way to what is high, essential and about a wedding within 24 hours."""
     urgent = rules.essential and rules.priority is Priority.HIGH
     return not (urgent and view.wedding_day is not None and view.wedding_day.is_near(now))
+
+
+def _by_end(
+    sleepers: Iterable[tuple[datetime | None, Audience]],
+) -> tuple[tuple[datetime, Audience], ...]:
+    """Those who are asleep by the moment at which that ends, soonest first; without an end somebody is awake."""
+    by_end: defaultdict[datetime, list[Audience]] = defaultdict(list)
+    for end, members in sleepers:
+        if end is not None and members:
+            by_end[end].append(members)
+    return tuple((end, _together(by_end[end])) for end in sorted(by_end))
+
+
+def _without(sleepers: Audience, changed: Audience) -> Audience:
+    """A copy only where there is somebody to be left out, which of most sets there is not."""
+    return sleepers if sleepers.isdisjoint(changed) else sleepers - changed
+
+
+def _together(parts: Sequence[Audience]) -> Audience:
+    return parts[0] if len(parts) == 1 else Audience.union_of(parts)
 
 
 def _minute(moment: datetime) -> datetime:

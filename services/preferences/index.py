@@ -136,7 +136,8 @@ class SetIndex:
         yield from _replace(new_facets, changed, facets)
         yield from _replace(new_windows, changed, windows)
         self._facets, self._windows = new_facets, new_windows
-        self._quiet = QuietPeople(new_windows.items())
+        theirs = ((window, unpack(numbers)) for window, numbers in windows.items())
+        self._quiet = self._quiet.replaced(new_windows.items(), changed, theirs)
 
     def replace_weddings(
         self, changed: Iterable[UUID], entries: Iterable[WeddingEntry], filters: Iterable[FilterGroup]

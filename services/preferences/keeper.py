@@ -2,21 +2,21 @@
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Collection
-from itertools import islice
 from typing import Final
 from uuid import UUID
 
 import structlog
 
-from services.preferences.changes import Changes, gather
+from services.preferences.changes import Changes, gather, joined
 from services.preferences.figures import (
     DIRECTORY_RECIPIENTS,
     DIRECTORY_VERSION,
     INDEX_APPLY_SECONDS,
     INDEX_BUILD_SECONDS,
 )
+from services.preferences.history import RecentChanges
 from services.preferences.index import PeopleGroups, SetIndex
 from services.preferences.store import PEOPLE_PAGE, IndexStore
 from shared.audience import Audience
@@ -27,7 +27,6 @@ from shared.wake import wait_for_hint
 log = structlog.get_logger(__name__)
 
 _READ_AT_ONCE: Final = 500
-_REMEMBERED_ENTRIES: Final = 10_000
 _REMEMBERED_NUMBERS: Final = 100_000
 
 
@@ -38,7 +37,7 @@ class IndexKeeper:
         self._store = store
         self._log = directory_log
         self._index = SetIndex(0)
-        self._recent: deque[LogEntry] = deque(maxlen=_REMEMBERED_ENTRIES)
+        self._recent = RecentChanges()
         self._numbers: OrderedDict[UUID, int] = OrderedDict()
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
@@ -53,7 +52,7 @@ class IndexKeeper:
         weddings = await self._read_weddings(index)
         index.replace_segments((), await self._store.list_segments())
         self._index = index
-        self._recent.clear()
+        self._recent.forget()
         seconds = time.monotonic() - started
         INDEX_BUILD_SECONDS.set(seconds)
         _show(index)
@@ -91,17 +90,22 @@ class IndexKeeper:
         self._stopping.set()
 
     async def changes_since(self, version: int) -> Changes:
-        """What has changed between a directory version and the index's."""
+        """What has changed between a directory version and the index's, as that is when this returns."""
         if version > self._index.version:
             return Changes(is_reload=True)
-        if version == self._index.version:
-            return Changes()
-        if self._recent and self._recent[0].position <= version + 1:
-            return gather(islice(self._recent, version + 1 - self._recent[0].position, None))
-        try:
-            return gather(await self._read_log(version, self._index.version))
-        except LogTruncated:
-            return Changes(is_reload=True)
+        read: list[Changes] = []
+        # The index may move on while older entries are read, so what came meanwhile is asked for too.
+        while version < self._index.version:
+            recent = self._recent.since(version)
+            if recent is not None:
+                return joined([*read, recent])
+            try:
+                entries = await self._log.read(version, _READ_AT_ONCE)
+            except LogTruncated:
+                return Changes(is_reload=True)
+            read.append(gather(entries))
+            version = entries[-1].position
+        return joined(read)
 
     async def numbers_of(self, user_ids: Collection[UUID], index: SetIndex) -> dict[UUID, int]:
         """The numbers of those of these users whom `index` knows."""
@@ -176,17 +180,10 @@ class IndexKeeper:
         self._index.replace_weddings(changes.weddings, weddings, filters)
         self._index.replace_segments(changes.segments, segments)
         self._index.version = entries[-1].position
-        self._recent.extend(entries)
+        self._recent.add(entries)
         await _prepare_weddings(self._index)
         INDEX_APPLY_SECONDS.observe(time.monotonic() - started)
         _show(self._index)
-
-    async def _read_log(self, after: int, until: int) -> list[LogEntry]:
-        found: list[LogEntry] = []
-        while after < until:
-            found += await self._log.read(after, _READ_AT_ONCE)
-            after = found[-1].position
-        return found
 
     def _remember(self, numbers: dict[UUID, int]) -> None:
         self._numbers.update(numbers)

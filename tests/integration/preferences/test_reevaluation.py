@@ -50,6 +50,20 @@ async def test_who_is_off_the_wall_is_outside_whenever_they_left(site: Site) -> 
     assert (await site.reevaluate([one.number, two.number], since, rules)).slices == []
 
 
+async def test_who_is_left_with_a_muted_wedding_is_decided_again(site: Site) -> None:
+    """Of a broadcast to two teams they heard by the one that they did not mute; off that, they hear nothing of it."""
+    person = await site.someone(role="drone-pilot")
+    muted, heard = await site.wedding(person), await site.wedding(person)
+    filters = [{"wedding_id": muted, "muted": True}]
+    await site.edit(person, "wedding_filters", wedding_filters=filters)
+    rules = some_rules(wall_wedding_ids=[muted, heard])
+    since = await site.resolve_users([person], rules)
+    await site.set_team(heard)
+    again = await site.reevaluate([person.number], since, rules)
+    assert since.outcomes("in_app") == {person.number: "pending"}
+    assert again.outcomes("in_app") == {person.number: "suppressed:wedding_muted"}
+
+
 async def test_the_erased_get_nothing(site: Site) -> None:
     """Not meant in a new audience, ERASED in an old one, unknown to every lookup."""
     person, other = await site.someone(), await site.someone()

@@ -133,17 +133,18 @@ def test_any_sequence_of_changes_ends_where_reading_everything_ends(
 def test_the_sleeping_are_those_inside_their_last_window(
     changes: list[Mapping[int, Person]], seconds: int
 ) -> None:
-    """By the end of their window."""
+    """By the end of their window, after each change: what was known of a minute before is led on, or found out anew."""
     now = datetime(2026, 6, 10, tzinfo=UTC) + timedelta(seconds=seconds)
     index, last = SetIndex(0), dict[int, Person]()
     for change in changes:
         replace_people(index, Audience.of(change), sorted_people(change))
         last |= change
-    ends = {number: person.window and quiet_until(person.window, now) for number, person in last.items()}
-    asleep = index.view(about(None), None, []).quiet.asleep(now)
-    assert {number: end for end, members in asleep for number in members.to_list()} == {
-        number: end for number, end in ends.items() if end
-    }
+        for moment in (now, now + timedelta(hours=8), now):
+            ends = {n: person.window and quiet_until(person.window, moment) for n, person in last.items()}
+            asleep = index.view(about(None), None, []).quiet.asleep(moment)
+            assert {number: end for end, members in asleep for number in members.to_list()} == {
+                number: end for number, end in ends.items() if end
+            }
 
 
 def test_a_change_is_seen_when_it_is_whole() -> None:
