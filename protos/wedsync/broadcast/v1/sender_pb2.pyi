@@ -977,7 +977,9 @@ class PreviewAudienceResponse(_message.Message):
     """asleep_past_expiry is how many people's quiet hours end only after expires_at."""
     @_builtins.property
     def ledger(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.LedgerEntry]:
-        """ledger is what the broadcast's ledger would be, by channel, state and reason."""
+        """ledger is what the broadcast's ledger would be, by channel, state and reason: whoever has no address for a channel is
+        suppressed there with NO_ADDRESS.
+        """
 
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldHour]:
