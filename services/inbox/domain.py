@@ -22,7 +22,12 @@ CRITICAL: Final = 1
 PAGE_SIZE: Final = 50
 LARGEST_PAGE: Final = 100
 
-_WORD: Final = re.compile(r"\w+")
+# What is written above or below a letter of another script is a part of its word: without it, it is another one.
+_SIGNS: Final = "".join(chr(code) for code in range(0x370, 0x10000) if unicodedata.category(chr(code))[0] == "M")
+_WORD: Final = re.compile(rf"[\w{_SIGNS}]+")
+# Accents of Latin, Greek and Cyrillic letters, which people leave out when they search, and marks that show nothing.
+_ACCENTS: Final = re.compile("[\u0300-\u036f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
+_NO_WORD: Final = "' '"
 # A lexeme of Postgres is at most 2,046 bytes, and a character at most 4.
 _LONGEST_WORD: Final = 500
 _POSITION_BYTES: Final = 8
@@ -151,10 +156,13 @@ class Filter:
 
     @property
     def query(self) -> str | None:
-        """The words that must all be there, as a tsquery: the last may be a beginning. None when there are no words."""
+        """The words that must all be there, as a tsquery: the last may be a beginning. None when nothing is looked for.
+
+        What has no word in it, such as a question mark, asks for one that no text has.
+        """
         words = fold_words(self.search)
         if not words:
-            return None
+            return _NO_WORD if self.search.strip() else None
         # Words have neither quotes nor backslashes in them, so this quoting is safe.
         return " & ".join(f"'{word}'" for word in words) + ":*"
 
@@ -236,8 +244,14 @@ def fits_an_alert(members: Audience) -> bool:
 
 
 def fold_words(text: str) -> list[str]:
-    """The words of a text as they are compared: without regard to case, accents' encoding or what stands between."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    """The words of a text as they are compared, whatever the language: without regard to case, accents or what stands
+    between.
+    """
+    if text.isascii():
+        folded = text.lower()
+    else:
+        apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+        folded = unicodedata.normalize("NFKC", _ACCENTS.sub("", apart))
     return [word[:_LONGEST_WORD] for word in _WORD.findall(folded)]
 
 

@@ -134,7 +134,10 @@ class ListInboxItemsRequest(_message.Message):
     type: _builtins.str
     """type is a broadcast type such as "timeline.changed", or a prefix that ends with a dot such as "wedding."."""
     search: _builtins.str
-    """search has words that must all stand in the title or the message, up to 200 characters."""
+    """search has words that must all stand in the title or the message, up to 200 characters; the last may be the
+    beginning of one. Neither case nor accents matter, in any language. Without a word in it, it finds nothing; blank, it
+    filters nothing.
+    """
     wedding_id: _builtins.str
     """wedding_id leaves out what is not about this wedding (UUID, not the nil UUID, which is no wedding's), and everything
     when it is one on whose team the caller is not.
