@@ -32,12 +32,15 @@ LIMIT_MS: Final = 50.0
 
 # First pages are answered from memory where nothing has happened; these come from the database, always.
 SECOND_PAGE: Final = "ListInboxItems, second page"
+# All of a person's items have these words, the last one begun: each is looked at to count them.
+SEARCH: Final = "ListInboxItems, search"
 WITH_IDS: Final = "RecordReceipts with request ids"
 _FIRST_RATES: Final = {
     ECHO: 1_500.0,
     "GetUnreadCount": 500.0,
     "ListInboxItems": 200.0,
     SECOND_PAGE: 100.0,
+    SEARCH: 50.0,
     "RecordReceipts": 300.0,
     WITH_IDS: 300.0,
 }
@@ -87,6 +90,7 @@ async def prepare(inbox: Inbox, people: Sequence[Person]) -> dict[str, Load]:
     following = await _visit(inbox, tokens)
     page = ListInboxItemsRequest(page_size=PAGE).SerializeToString()
     pages = [ListInboxItemsRequest(page_size=PAGE, page_token=each).SerializeToString() for each in following]
+    search = ListInboxItemsRequest(page_size=PAGE, search="photographer ven").SerializeToString()
     receipts, with_ids = (
         [
             (token, _receipt(person, place, has_id=has_id))
@@ -99,6 +103,7 @@ async def prepare(inbox: Inbox, people: Sequence[Person]) -> dict[str, Load]:
         "GetUnreadCount": _load(inbox, "GetUnreadCount", [(each, unread) for each in tokens]),
         "ListInboxItems": _load(inbox, "ListInboxItems", [(each, page) for each in tokens]),
         SECOND_PAGE: _load(inbox, "ListInboxItems", list(zip(tokens, pages, strict=True))),
+        SEARCH: _load(inbox, "ListInboxItems", [(each, search) for each in tokens]),
         "RecordReceipts": _load(inbox, "RecordReceipts", receipts),
         WITH_IDS: _load(inbox, "RecordReceipts", with_ids),
     }

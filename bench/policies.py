@@ -14,7 +14,8 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from bench import inboxes, site, unpoliced
 from bench.inboxes import Person
 from bench.report import Bound, Result, Row, summarize
-from services.inbox.domain import Badge, Filter, Page
+from services.inbox.domain import Badge, Filter
+from services.inbox.paging import Page, PageStart
 from services.inbox.store import InboxStore
 from shared import database
 from stack.background import BackgroundStack
@@ -80,7 +81,7 @@ async def _query(bound_url: str, free_url: str, people: Sequence[Person], rounds
     async with _store(bound_url) as bound, _store(free_url) as free:
         for person in [person for _ in range(rounds) for person in people]:
             page = await counted.time(_page(person, _EVERYTHING, None, None), bound, free)
-            below, known = page.places[-1].position, page.badge
+            below, known = PageStart(page.places[-1].position), page.badge
             await first.time(_page(person, _EVERYTHING, None, known), bound, free)
             await second.time(_page(person, _EVERYTHING, below, known), bound, free)
             await searched.time(_page(person, _SEARCH, None, known), bound, free)
@@ -93,9 +94,9 @@ async def _query(bound_url: str, free_url: str, people: Sequence[Person], rounds
 
 
 def _page(
-    person: Person, wanted: Filter, below: int | None, known: Badge | None
+    person: Person, wanted: Filter, start: PageStart | None, known: Badge | None
 ) -> Callable[[InboxStore], Awaitable[Page]]:
-    return lambda store: store.list_items(person.number, wanted, below, PAGE, known)
+    return lambda store: store.list_items(person.number, wanted, start, PAGE, known)
 
 
 @asynccontextmanager

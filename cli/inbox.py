@@ -16,6 +16,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
     GetUnreadCountResponse,
     InboxEvent,
     InboxItem,
+    ItemsUpdated,
     ListInboxItemsRequest,
     ListInboxItemsResponse,
     MarkAllReadRequest,
@@ -46,11 +47,11 @@ def list_items(
     search: Annotated[str, typer.Option(help="Words in the title or message.")] = "",
     wedding: Annotated[str, typer.Option(help="Only about this wedding.")] = "",
     dismissed: Annotated[bool, typer.Option("--dismissed", help="Dismissed items too.")] = False,
+    snoozed: Annotated[bool, typer.Option("--snoozed", help="Snoozed items too.")] = False,
     page_size: Annotated[int, typer.Option(help="1-100 items a page.")] = 50,
     page_token: Annotated[str, typer.Option(help="next_page_token of the page before.")] = "",
 ) -> None:
-    """List items, newest arrival first."""
-    settings: Settings = context.obj
+    """List items: those that are pinned, then newest arrival first."""
     request = ListInboxItemsRequest(
         unread_only=unread,
         priorities=[parse_priority(name) for name in priority or ()],
@@ -58,10 +59,27 @@ def list_items(
         search=search,
         wedding_id=resolve_id(wedding) if wedding else "",
         include_dismissed=dismissed,
+        include_snoozed=snoozed,
         page_size=page_size,
         page_token=page_token,
     )
+    _list(context.obj, request)
 
+
+@app.command()
+def search(
+    context: typer.Context,
+    words: Annotated[list[str], typer.Argument(help="All of them; the last may be a beginning.")],
+    page_token: Annotated[str, typer.Option(help="next_page_token of the page before.")] = "",
+) -> None:
+    """Find items by words of their title or message, also dismissed and snoozed ones."""
+    request = ListInboxItemsRequest(
+        search=" ".join(words), include_dismissed=True, include_snoozed=True, page_token=page_token
+    )
+    _list(context.obj, request)
+
+
+def _list(settings: Settings, request: ListInboxItemsRequest) -> None:
     async def call(connection: Connection) -> ListInboxItemsResponse:
         return await connection.inbox.ListInboxItems(
             request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
@@ -105,6 +123,8 @@ def show(context: typer.Context, broadcast_id: Annotated[str, typer.Argument()])
         ("read", output.moment(item.read_at)),
         ("acknowledged", output.moment(item.acknowledged_at)),
         ("dismissed", output.moment(item.dismissed_at)),
+        ("snoozed until", output.moment(item.snoozed_until)),
+        ("pinned", output.moment(item.pinned_at)),
     ]
     output.facts((name, value) for name, value in pairs if value)
 
@@ -216,12 +236,19 @@ def print_event(event: InboxEvent) -> None:
         item = event.added.item if kind == "added" else event.alert.item
         output.console.print(describe(item, "silent" if kind == "added" and event.added.silent else ""))
     elif kind == "updated":
-        what = f"{len(event.updated.receipts)} items" if event.updated.receipts else "everything"
-        output.console.print(f"{what} marked on another device", style="dim")
+        _print_updated(event.updated)
     elif kind == "retracted":
-        output.console.print(f"{len(event.retracted.broadcast_ids)} taken back", style="dim")
+        output.console.print(f"{len(event.retracted.broadcast_ids)} taken back or expired", style="dim")
     elif kind == "unread_count":
         output.console.print(f"{event.unread_count.unread_count} unread", style="dim")
+
+
+def _print_updated(updated: ItemsUpdated) -> None:
+    for item in updated.items:
+        output.console.print(describe(item, "back from its snooze"))
+    if not updated.items:
+        what = f"{len(updated.receipts)} items" if updated.receipts else "everything"
+        output.console.print(f"{what} marked on another device", style="dim")
 
 
 def describe(item: InboxItem, note: str = "") -> Text:
@@ -237,12 +264,12 @@ def describe(item: InboxItem, note: str = "") -> Text:
 
 
 def print_items(items: list[InboxItem]) -> None:
-    """Items as a table; unread ones have a dot, acknowledged ones a tick."""
+    """Items as a table; unread ones have a dot, acknowledged ones a tick, pinned ones an arrow."""
     output.table(
         ("", "id", "arrived", "priority", "title"),
         (
             (
-                "✓" if item.acknowledged_at.ByteSize() else "" if item.read_at.ByteSize() else "●",
+                _mark(item),
                 item.broadcast_id,
                 output.short_moment(item.delivered_at),
                 output.priority(item.priority),
@@ -251,6 +278,11 @@ def print_items(items: list[InboxItem]) -> None:
             for item in items
         ),
     )
+
+
+def _mark(item: InboxItem) -> str:
+    done = "✓" if item.acknowledged_at.ByteSize() else "" if item.read_at.ByteSize() else "●"
+    return f"{'↑' if item.pinned_at.ByteSize() else ''}{done}"
 
 
 def _title(item: InboxItem) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from cli import (
     admin,
+    arranging,
     audit,
     broadcasts,
     demo,
@@ -30,6 +31,7 @@ app = typer.Typer(
 broadcasts.register(app)
 reports.register(app)
 app.command("quota")(quotas.quota)
+arranging.register(inbox.app)
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(preferences.app, name="prefs")
 app.add_typer(directory.app, name="directory")

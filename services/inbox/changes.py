@@ -11,7 +11,16 @@ from weakref import WeakValueDictionary
 from wedsync.broadcast.v1 import inbox_pb2
 
 from services.inbox.domain import ArrivalKind, Content, Item, Receipt, Team, write_cursor
-from services.inbox.entries import AllRead, Arrived, Entry, ReceiptsRecorded, Retracted, TeamChanged
+from services.inbox.entries import (
+    AllRead,
+    Arrived,
+    Entry,
+    ReceiptsRecorded,
+    Retracted,
+    Returned,
+    ReturnedItem,
+    TeamChanged,
+)
 from services.inbox.messages import item_message, receipt_message, time_message
 from services.inbox.work_store import WorkStore
 from shared.audience import Audience
@@ -58,6 +67,7 @@ class Wall:
 class Change:
     """An entry of the log as streams take it. `event` is the same for all, `events` has those of single recipients.
 
+    One that `changes_badges` of whom it concerns may do so for very many, who are told theirs by and by.
     One that `is_dark` was not understood: it is shown to nobody, and may have changed what anybody has.
     """
 
@@ -67,6 +77,7 @@ class Change:
     event: Event | None = None
     events: Mapping[int, Event] = field(default_factory=dict)
     need: Need = Need.NOTHING
+    changes_badges: bool = False
     is_dark: bool = False
 
     @classmethod
@@ -105,7 +116,7 @@ class Changes:
 
     async def read(self, entries: Sequence[Entry]) -> list[Change]:
         """The changes that entries are, in their order."""
-        named = {each.broadcast_id for each in entries if isinstance(each, Arrived | Retracted)}
+        named = {each.broadcast_id for each in entries if isinstance(each, Arrived | Retracted | Returned)}
         contents = await self._find_contents(named)
         arrivals = await self._find_first_arrivals(entries)
         walls = await self._load_walls({each for content in contents.values() for each in content.wall})
@@ -118,6 +129,8 @@ class Changes:
                     changes.append(self._arrival(entry, content, at, walls))
                 case Retracted():
                     changes.append(await self._retraction(entry, contents.get(entry.broadcast_id), walls))
+                case Returned():
+                    changes.append(self._return(entry, contents.get(entry.broadcast_id), walls))
                 case _:
                     changes.append(self._other(entry))
         return changes
@@ -188,7 +201,25 @@ class Changes:
         if members is None:
             members = await self._store.find_members(entry.broadcast_id)
         wall = content.wall if content is not None else ()
-        return Change(entry.position, members, tuple(walls[each] for each in wall), Event.of(event))
+        walls_of_it = tuple(walls[each] for each in wall)
+        return Change(entry.position, members, walls_of_it, Event.of(event), changes_badges=True)
+
+    def _return(self, entry: Returned, content: Content | None, walls: Mapping[UUID, Wall]) -> Change:
+        members = Audience.of(entry.items)
+        if content is None:
+            return Change(entry.position, members)
+        events = {
+            number: self._returned(entry.position, content, item) for number, item in entry.items.items()
+        }
+        walls_of_it = tuple(walls[each] for each in content.wall)
+        return Change(entry.position, members, walls_of_it, events=events, need=Need.COUNT)
+
+    def _returned(self, position: int, content: Content, item: ReturnedItem) -> Event:
+        event = inbox_pb2.InboxEvent(cursor=self.cursor(position))
+        event.updated.receipts.append(receipt_message(item.receipt))
+        shown = Item(position, content, item.arrived_at, item.is_silent, item.receipt)
+        event.updated.items.append(item_message(shown))
+        return Event.of(event)
 
     def _other(self, entry: ReceiptsRecorded | AllRead | TeamChanged) -> Change:
         match entry:

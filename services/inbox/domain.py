@@ -21,17 +21,20 @@ CRITICAL: Final = 1
 
 PAGE_SIZE: Final = 50
 LARGEST_PAGE: Final = 100
+MOST_PINNED: Final = 20
 
 # What is written above or below a letter of another script is a part of its word: without it, it is another one.
-_SIGNS: Final = "".join(chr(code) for code in range(0x370, 0x10000) if unicodedata.category(chr(code))[0] == "M")
+_SIGNS: Final = "".join(
+    chr(code) for code in range(0x370, 0x10000) if unicodedata.category(chr(code))[0] == "M"
+)
 _WORD: Final = re.compile(rf"[\w{_SIGNS}]+")
 # Accents of Latin, Greek and Cyrillic letters, which people leave out when they search, and marks that show nothing.
 _ACCENTS: Final = re.compile("[\u0300-\u036f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
 _NO_WORD: Final = "' '"
 # A lexeme of Postgres is at most 2,046 bytes, and a character at most 4.
 _LONGEST_WORD: Final = 500
-_POSITION_BYTES: Final = 8
-_LAST_POSITION: Final = 2**63 - 1
+POSITION_BYTES: Final = 8
+LAST_POSITION: Final = 2**63 - 1
 
 
 class ArrivalKind(StrEnum):
@@ -40,6 +43,15 @@ class ArrivalKind(StrEnum):
     ITEM = "item"
     SILENT_ITEM = "silent_item"
     ALERT = "alert"
+
+
+class Arrangement(StrEnum):
+    """Where a recipient keeps an item from now on."""
+
+    SNOOZED = "snoozed"
+    WOKEN = "woken"
+    PINNED = "pinned"
+    UNPINNED = "unpinned"
 
 
 class ReceiptAction(StrEnum):
@@ -87,13 +99,15 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What one recipient did with one item, and when first."""
+    """What one recipient did with one item, and when first; and where they keep it."""
 
     broadcast_id: UUID
     read_at: datetime | None
     acknowledged_at: datetime | None
     dismissed_at: datetime | None
     clicked_at: datetime | None
+    snoozed_until: datetime | None = None
+    pinned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +134,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Badge:
-    """How much one recipient has as of a position of the log: unread, and in all but for what is dismissed.
+    """How much one recipient has as of a position of the log: unread, and in all but for what is dismissed or snoozed.
 
-    Holds until the first of that expires. `reads` and `dismissals` are how often they had done either by then.
+    Holds until the first of that expires or is snoozed no longer. `reads` and `dismissals` are how often they had
+    done either by then.
     """
 
     unread_count: int
@@ -143,6 +158,7 @@ class Filter:
     search: str = ""
     wedding_id: UUID | None = None
     include_dismissed: bool = False
+    include_snoozed: bool = False
 
     @property
     def exact_type(self) -> str | None:
@@ -169,16 +185,6 @@ class Filter:
     def fingerprint(self) -> bytes:
         """What tells this filter from any other."""
         return repr(self).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of one inbox, and how many the filter has in all."""
-
-    places: tuple[Place, ...]
-    badge: Badge
-    total_count: int
-    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,23 +266,9 @@ def words_of(texts: Iterable[str]) -> list[str]:
     return sorted({word for text in texts for word in fold_words(text)})
 
 
-def write_page_token(below: int, recipient_number: int, wanted: Filter) -> str:
-    """The name of the page that follows position `below`, good for this recipient and filter only."""
-    return opaque.write_page_token(below.to_bytes(_POSITION_BYTES), _query(recipient_number, wanted))
-
-
-def read_page_token(token: str, recipient_number: int, wanted: Filter) -> int:
-    """The position that a token names. Raises InvalidPageToken for one that this query did not give."""
-    place = opaque.read_page_token(token, _query(recipient_number, wanted))
-    below = int.from_bytes(place)
-    if len(place) != _POSITION_BYTES or below > _LAST_POSITION:
-        raise opaque.refused_page_token()
-    return below
-
-
 def write_cursor(position: int, log_identity: UUID) -> str:
     """The name of a place in a log, from which a stream can go on."""
-    return opaque.encode(position.to_bytes(_POSITION_BYTES) + log_identity.bytes[:_POSITION_BYTES])
+    return opaque.encode(position.to_bytes(POSITION_BYTES) + log_identity.bytes[:POSITION_BYTES])
 
 
 def read_cursor(cursor: str, log_identity: UUID) -> int | None:
@@ -285,11 +277,7 @@ def read_cursor(cursor: str, log_identity: UUID) -> int | None:
         raw = opaque.decode(cursor)
     except ValueError as error:
         raise InvalidCursor from error
-    position = int.from_bytes(raw[:_POSITION_BYTES])
-    if len(raw) != 2 * _POSITION_BYTES or position > _LAST_POSITION:
+    position = int.from_bytes(raw[:POSITION_BYTES])
+    if len(raw) != 2 * POSITION_BYTES or position > LAST_POSITION:
         raise InvalidCursor
-    return position if raw[_POSITION_BYTES:] == log_identity.bytes[:_POSITION_BYTES] else None
-
-
-def _query(recipient_number: int, wanted: Filter) -> bytes:
-    return recipient_number.to_bytes(_POSITION_BYTES) + wanted.fingerprint()
+    return position if raw[POSITION_BYTES:] == log_identity.bytes[:POSITION_BYTES] else None

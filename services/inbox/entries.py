@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from services.inbox.domain import ArrivalKind, Receipt, Team
@@ -36,6 +36,24 @@ class ReceiptsRecorded:
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnedItem:
+    """One recipient's item whose snooze has ended: how it had arrived, and what they have done with it."""
+
+    arrived_at: datetime
+    is_silent: bool
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A broadcast is back in the lists of these recipients."""
+
+    position: int
+    broadcast_id: UUID
+    items: Mapping[int, ReturnedItem]
+
+
+@dataclass(frozen=True, slots=True)
 class AllRead:
     """Everything in this inbox counts as read."""
 
@@ -46,7 +64,9 @@ class AllRead:
 
 @dataclass(frozen=True, slots=True)
 class Retracted:
-    """A broadcast was taken out of all inboxes: out of those of `members`, or, if None, of those who still have it."""
+    """A broadcast was taken out of all inboxes, or has expired: out of those of `members`, or, if None, of those who
+    still have it.
+    """
 
     position: int
     broadcast_id: UUID
@@ -62,7 +82,7 @@ class TeamChanged:
     moved: Audience
 
 
-Entry: TypeAlias = Arrived | ReceiptsRecorded | AllRead | Retracted | TeamChanged
+Entry: TypeAlias = Arrived | ReceiptsRecorded | Returned | AllRead | Retracted | TeamChanged
 
 
 def arrival_body(broadcast_id: UUID, members: Audience) -> bytes:
@@ -76,7 +96,7 @@ def read_entry(entry: LogEntry) -> Entry:
         broadcast_id, members = entry.body[:_ID_BYTES], Audience.from_bytes(entry.body[_ID_BYTES:])
         kind = ArrivalKind(entry.kind)
         return Arrived(entry.position, entry.at, kind, UUID(bytes=broadcast_id), members)
-    if entry.kind == "retracted":
+    if entry.kind in ("retracted", "expired"):
         seeing = entry.body[_ID_BYTES:]
         out_of = Audience.from_bytes(seeing) if seeing else None
         return Retracted(entry.position, UUID(bytes=entry.body[:_ID_BYTES]), out_of)
@@ -84,6 +104,8 @@ def read_entry(entry: LogEntry) -> Entry:
     match entry.kind:
         case "receipts":
             return _receipts(entry.position, said)
+        case "returned":
+            return _returned(entry.position, said)
         case "all_read":
             return AllRead(entry.position, said["recipient"], _moment(said["at"]))
         case "team":
@@ -100,6 +122,15 @@ def _receipts(position: int, said: list[list[int | str | None]]) -> ReceiptsReco
         recipient = int(number or 0)
         by_recipient[recipient] = (*by_recipient.get(recipient, ()), receipt)
     return ReceiptsRecorded(position, by_recipient)
+
+
+def _returned(position: int, said: dict[str, Any]) -> Returned:
+    broadcast_id = UUID(said["broadcast"])
+    items = {
+        number: ReturnedItem(_moment(arrived_at), silent, Receipt(broadcast_id, *map(_time, times)))
+        for number, arrived_at, silent, *times in said["items"]
+    }
+    return Returned(position, broadcast_id, items)
 
 
 def _time(microseconds: int | str | None) -> datetime | None:

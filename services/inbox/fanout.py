@@ -151,6 +151,11 @@ class Fanout:
         """Everybody who is live on a shared stream."""
         return list(self._shared[stream])
 
+    def among(self, audience: Audience) -> list[Subscription]:
+        """Everybody of an audience who is live."""
+        every = (self._alone, *self._shared.values())
+        return [subscription for listeners in every for subscription in listeners.among(audience)]
+
     def deliver(self, change: Change) -> list[Subscription]:
         """Show a change to all whom it concerns; answers those who need something more, who are not live any more."""
         audience = change.audience()

@@ -6,16 +6,9 @@ from typing import Final
 from uuid import UUID
 
 from services.inbox.checkpoints import Checkpoints
-from services.inbox.domain import (
-    LARGEST_PAGE,
-    PAGE_SIZE,
-    Badge,
-    Filter,
-    Item,
-    read_page_token,
-    write_page_token,
-)
+from services.inbox.domain import LARGEST_PAGE, PAGE_SIZE, Badge, Filter, Item
 from services.inbox.groups import Group
+from services.inbox.paging import read_page_token, write_page_token
 from services.inbox.store import InboxStore
 from services.inbox.texts import Texts
 from services.inbox.work_store import WorkStore
@@ -58,15 +51,13 @@ class Inboxes:
         self, recipient_number: int, wanted: Filter, page_size: int = 0, page_token: str = ""
     ) -> Listing:
         """A page of at most `page_size` items (0 for the usual size). Raises InvalidPageToken."""
-        below = read_page_token(page_token, recipient_number, wanted) if page_token else None
+        start = read_page_token(page_token, recipient_number, wanted) if page_token else None
         known = await self._checkpoints.find(recipient_number)
         size = min(page_size or PAGE_SIZE, LARGEST_PAGE)
-        page = await self._store.list_items(recipient_number, wanted, below, size, known)
+        page = await self._store.list_items(recipient_number, wanted, start, size, known)
         self._checkpoints.note(recipient_number, page.badge, known)
-        following = (
-            write_page_token(page.places[-1].position, recipient_number, wanted) if page.has_more else ""
-        )
-        return Listing(await self._texts.show(page.places), page.badge, page.total_count, following)
+        token = write_page_token(page.following, recipient_number, wanted) if page.following else ""
+        return Listing(await self._texts.show(page.places), page.badge, page.total_count, token)
 
     async def list_first_pages(self, recipient_numbers: Sequence[int]) -> list[FirstPage]:
         """The first page of everything, of each of these people, in their order."""
@@ -80,9 +71,13 @@ class Inboxes:
         """An item. Raises NotFound when it is not in this inbox."""
         item = await self._store.get_item(recipient_number, broadcast_id)
         if item is None:
-            is_behind = await self._walls.is_behind_wall(recipient_number, broadcast_id)
-            raise NotFound.or_not_yours() if is_behind else NotFound
+            raise await self.not_found(recipient_number, broadcast_id)
         return item
+
+    async def not_found(self, recipient_number: int, broadcast_id: UUID) -> NotFound:
+        """The error for what is not in this inbox, which knows whether a wall keeps it out."""
+        is_behind = await self._walls.is_behind_wall(recipient_number, broadcast_id)
+        return NotFound.or_not_yours() if is_behind else NotFound()
 
     async def count_unread(self, recipient_number: int) -> Badge:
         """The badge as of now."""

@@ -9,6 +9,7 @@ from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import add_InboxServiceServicer_to_server
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
+from services.inbox.arranging import Arranging
 from services.inbox.changes import Changes
 from services.inbox.checkpoints import Checkpoints
 from services.inbox.config import Settings
@@ -24,12 +25,13 @@ from services.inbox.merging import Merging
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Leaving, own_cleaner
 from services.inbox.retractions import Retractions
-from services.inbox.servicer import REPLAYS, RIGHTS, InboxServicer, Rooms
+from services.inbox.servicer import RIGHTS, InboxServicer, Rooms, replays
 from services.inbox.store import SCHEMA, InboxStore
 from services.inbox.streams import InboxStreams
 from services.inbox.syncing import Syncing
 from services.inbox.teams import Teams
 from services.inbox.texts import Texts
+from services.inbox.timing import Timing
 from services.inbox.waking import Waking
 from services.inbox.work_store import WorkStore
 from shared import database, failpoints, logging, messaging
@@ -78,13 +80,14 @@ async def start(settings: Settings) -> Inbox:
     nats = await messaging.connect(settings.messaging)
     sender = open_channel("sender", settings.sender, transport, token, retried=[_ORDER, _RECORD])
     preferences = open_channel("preferences", settings.preferences, transport, token, retried=[_AUDIENCE])
-    store, waking, audience = WorkStore(worked), Waking(nats), AudienceServiceStub(preferences)
+    told, audience = SenderServiceStub(sender), AudienceServiceStub(preferences)
+    store, waking = WorkStore(worked), Waking(nats)
+    ordered_log, answers = OrderedLog(worked, SCHEMA), KeptAnswers(worked, SCHEMA)
     log_identity, redis = await store.find_log_identity(), OptionalRedis.open(settings.redis_url)
 
     identities, checkpoints = Identities(store, audience), Checkpoints(redis, log_identity)
     inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(store), store)
     changes, fanout = Changes(store, log_identity, clock), Fanout(settings.streams_per_person)
-    ordered_log = OrderedLog(worked, SCHEMA)
     tail = Tail(ordered_log, changes, waking)
     teams = Teams(store, audience, waking, tail)
     syncing = Syncing(tail, changes, inboxes, fanout)
@@ -93,7 +96,8 @@ async def start(settings: Settings) -> Inbox:
         identities=identities,
         inboxes=inboxes,
         memory=Memory(inboxes, checkpoints, tail, ordered_log, clock),
-        receipts=Receipts(store, KeptAnswers(worked, SCHEMA), waking),
+        receipts=Receipts(store, answers, waking),
+        arranging=Arranging(worked, inboxes, waking),
         streams=InboxStreams(syncing, fanout, log_identity, settings.streams),
         connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),
         teams=teams,
@@ -102,7 +106,6 @@ async def start(settings: Settings) -> Inbox:
         cleaner=own_cleaner(worked, settings.worker_database_url, leaving, settings.retention, clock),
         store=store,
     )
-    told = SenderServiceStub(sender)
     contents, walls = Contents(told, teams), RefusalKeeper(WallRefusals(clock), report_to(told))
     workers = _workers(nats, store, contents, teams, waking)
 
@@ -119,7 +122,7 @@ async def start(settings: Settings) -> Inbox:
         verifier, role_of=identities.role_of, limits=settings.server.limits, refusals=walls.refusals
     )
     server = GrpcServer(settings.server, edge, health)
-    server.add(add_InboxServiceServicer_to_server, InboxServicer(rooms), RIGHTS, REPLAYS)
+    server.add(add_InboxServiceServicer_to_server, InboxServicer(rooms), RIGHTS, replays(answers))
     failpoints.check_declared()
 
     await asyncio.gather(waking.listen(), contents.listen(nats))
@@ -128,6 +131,8 @@ async def start(settings: Settings) -> Inbox:
         asyncio.create_task(work, name=name)
         for name, work in [
             ("tail", tail.follow(syncing.deliver)),
+            ("badges", syncing.tell_badges()),
+            ("timing", Timing(worked, waking).run()),
             ("cleaner", rooms.cleaner.run()),
             ("refusal_keeper", walls.run()),
             *(("worker", worker.run()) for worker in workers),

@@ -53,6 +53,7 @@ def filter_of(request: inbox_pb2.ListInboxItemsRequest) -> Filter:
         search=request.search,
         wedding_id=UUID(request.wedding_id) if request.wedding_id else None,
         include_dismissed=request.include_dismissed,
+        include_snoozed=request.include_snoozed,
     )
 
 
@@ -160,7 +161,7 @@ def content_message(content: Content) -> inbox_pb2.InboxItem:
         if content.action
         else None,
         wedding=_wedding_message(content.wedding) if content.wedding else None,
-        expires_at=_optional(content.expires_at),
+        expires_at=optional_time(content.expires_at),
     )
 
 
@@ -170,10 +171,12 @@ def place_message(delivered_at: datetime, silent: bool, receipt: Receipt | None)
     if receipt is not None:
         message.MergeFrom(
             inbox_pb2.InboxItem(
-                read_at=_optional(receipt.read_at),
-                acknowledged_at=_optional(receipt.acknowledged_at),
-                dismissed_at=_optional(receipt.dismissed_at),
-                clicked_at=_optional(receipt.clicked_at),
+                read_at=optional_time(receipt.read_at),
+                acknowledged_at=optional_time(receipt.acknowledged_at),
+                dismissed_at=optional_time(receipt.dismissed_at),
+                clicked_at=optional_time(receipt.clicked_at),
+                snoozed_until=optional_time(receipt.snoozed_until),
+                pinned_at=optional_time(receipt.pinned_at),
             )
         )
     return message
@@ -189,13 +192,15 @@ def as_first_field(message: bytes) -> bytes:
 
 
 def receipt_message(receipt: Receipt) -> inbox_pb2.Receipt:
-    """What was done with an item."""
+    """What was done with an item, and where it is kept."""
     return inbox_pb2.Receipt(
         broadcast_id=str(receipt.broadcast_id),
-        read_at=_optional(receipt.read_at),
-        acknowledged_at=_optional(receipt.acknowledged_at),
-        dismissed_at=_optional(receipt.dismissed_at),
-        clicked_at=_optional(receipt.clicked_at),
+        read_at=optional_time(receipt.read_at),
+        acknowledged_at=optional_time(receipt.acknowledged_at),
+        dismissed_at=optional_time(receipt.dismissed_at),
+        clicked_at=optional_time(receipt.clicked_at),
+        snoozed_until=optional_time(receipt.snoozed_until),
+        pinned_at=optional_time(receipt.pinned_at),
     )
 
 
@@ -220,7 +225,7 @@ def _engagement_message(engagement: Engagement) -> common_pb2.Engagement:
         acknowledged=engagement.acknowledged,
         dismissed=engagement.dismissed,
         clicked=engagement.clicked,
-        cleaned_time=_optional(engagement.cleaned_at),
+        cleaned_time=optional_time(engagement.cleaned_at),
     )
 
 
@@ -235,7 +240,8 @@ def time_message(moment: datetime) -> Timestamp:
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
 
 
-def _optional(moment: datetime | None) -> Timestamp | None:
+def optional_time(moment: datetime | None) -> Timestamp | None:
+    """The moment as a message; None for never."""
     return None if moment is None else time_message(moment)
 
 

@@ -5,20 +5,22 @@
 -- A page, the counts and the total from one moment; one more item than is shown says whether there is another page.
 SELECT
     page.unread_count, page.all_count, page.log_position, page.valid_until, page.reads, page.dismissals,
-    page.total_count, page.positions, page.broadcast_ids, page.arrived_at, page.silent, page.read_at,
-    page.acknowledged_at, page.dismissed_at, page.clicked_at
-FROM list_items($1, $2, $3, $4, $5, $6::text::tsquery, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS page;
+    page.total_count, page.top_count, page.tops_given, page.positions, page.broadcast_ids, page.arrived_at, page.silent,
+    page.read_at, page.acknowledged_at, page.dismissed_at, page.clicked_at, page.snoozed_until, page.pinned_at
+FROM list_items(
+    $1, $2, $3, $4, $5, $6::text::tsquery, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+) AS page;
 
 -- name: list_first_pages
 -- What many are shown who connect at the same moment, one after the other, each under their own identity.
 SELECT
     page.unread_count, page.all_count, page.log_position, page.valid_until, page.reads, page.dismissals,
-    page.total_count, page.positions, page.broadcast_ids, page.arrived_at, page.silent, page.read_at,
-    page.acknowledged_at, page.dismissed_at, page.clicked_at
+    page.total_count, page.top_count, page.tops_given, page.positions, page.broadcast_ids, page.arrived_at, page.silent,
+    page.read_at, page.acknowledged_at, page.dismissed_at, page.clicked_at, page.snoozed_until, page.pinned_at
 FROM unnest($1::integer[], $2::bigint[], $3::integer[], $4::integer[], $5::timestamptz[], $6::bigint[], $7::bigint[])
     WITH ORDINALITY AS asked (number, position, unread, total, until, reads, dismissals, place)
 CROSS JOIN LATERAL list_items(
-    asked.number, false, NULL, NULL, NULL, NULL, NULL, false, NULL, $8,
+    asked.number, false, NULL, NULL, NULL, NULL, NULL, false, false, NULL, NULL, 0, $8, $9,
     asked.position, asked.unread, asked.total, asked.until, asked.reads, asked.dismissals
 ) AS page
 ORDER BY asked.place;
@@ -26,10 +28,12 @@ ORDER BY asked.place;
 -- name: get_item
 -- One item, by the index on broadcasts.
 SELECT
-    item.position, item.silent, item.arrived_at, item.broadcast_id, item.type, item.category, item.priority, item.title,
-    item.message, item.action_label, item.action_url, item.wedding_id, item.couple_name, item.wedding_date, item.wall,
-    item.expires_at, item.read_at, item.acknowledged_at, item.dismissed_at, item.clicked_at
-FROM get_item($1, $2) AS item;
+    (found.item).position, (found.item).silent, (found.item).arrived_at, (found.item).broadcast_id, (found.item).type,
+    (found.item).category, (found.item).priority, (found.item).title, (found.item).message, (found.item).action_label,
+    (found.item).action_url, (found.item).wedding_id, (found.item).couple_name, (found.item).wedding_date,
+    (found.item).wall, (found.item).expires_at, (found.item).read_at, (found.item).acknowledged_at,
+    (found.item).dismissed_at, (found.item).clicked_at, found.snoozed_until, found.pinned_at
+FROM get_item($1, $2) AS found;
 
 -- name: count_items
 -- The badge: only what lies beyond an earlier count, when that still holds.
@@ -70,8 +74,8 @@ WHERE direct.broadcast_id = $1 AND ($2::integer[] IS NULL OR direct.recipient_nu
 -- A group of calls at the price of one commit.
 SELECT
     receipt.outcome, receipt.read_at, receipt.acknowledged_at, receipt.dismissed_at, receipt.clicked_at,
-    receipt.is_critical, receipt.is_cause, receipt.newly_acknowledged, receipt.log_position,
-    NULL::bytea AS response
+    receipt.snoozed_until, receipt.pinned_at, receipt.is_critical, receipt.is_cause, receipt.newly_acknowledged,
+    receipt.log_position, NULL::bytea AS response
 FROM record_receipts($1, $2, $3, $4, $5) AS receipt
 ORDER BY receipt.place;
 
@@ -79,8 +83,8 @@ ORDER BY receipt.place;
 -- The same when some of them may be repetitions, which are recognised in the transaction that would record them.
 SELECT
     receipt.outcome, receipt.read_at, receipt.acknowledged_at, receipt.dismissed_at, receipt.clicked_at,
-    receipt.is_critical, receipt.is_cause, receipt.newly_acknowledged, receipt.log_position,
-    receipt.response
+    receipt.snoozed_until, receipt.pinned_at, receipt.is_critical, receipt.is_cause, receipt.newly_acknowledged,
+    receipt.log_position, receipt.response
 FROM record_receipts_once($1, $2, $3, $4, $5, $6, $7, $8, $9) AS receipt
 ORDER BY receipt.call, receipt.place;
 
@@ -88,6 +92,18 @@ ORDER BY receipt.call, receipt.place;
 -- One watermark, however much there is, and once for a request_id.
 SELECT mark.read_at, mark.log_position, mark.is_repeated, mark.response
 FROM mark_all_read_once($1, $2, $3, $4, $5) AS mark;
+
+-- name: arrange_item
+-- Where somebody keeps an item, once for a request_id.
+SELECT
+    arranged.outcome, arranged.read_at, arranged.acknowledged_at, arranged.dismissed_at, arranged.clicked_at,
+    arranged.snoozed_until, arranged.pinned_at, arranged.log_position, arranged.response
+FROM arrange_item_once($1, $2, $3, $4, $5, $6, $7, $8, $9) AS arranged;
+
+-- name: pass_time
+-- What is over by now is said in the log, so that screens follow.
+SELECT passed.log_position, passed.is_more, passed.next_in
+FROM pass_time($1) AS passed;
 
 -- name: retract_broadcast
 -- The tombstone, and with it out of all inboxes.

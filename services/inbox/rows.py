@@ -2,7 +2,8 @@
 
 from uuid import UUID
 
-from services.inbox.domain import EVERYBODY, Action, Badge, Content, Item, Page, Place, Receipt, Wedding
+from services.inbox.domain import EVERYBODY, Action, Badge, Content, Item, Place, Receipt, Wedding
+from services.inbox.paging import Page, PageStart, following
 from shared.database import Row
 
 
@@ -34,9 +35,15 @@ def item_of(row: Row) -> Item:
 
 
 def receipt_of(broadcast_id: UUID, row: Row) -> Receipt:
-    """What was done with an item."""
+    """What was done with an item, and where it is kept."""
     return Receipt(
-        broadcast_id, row["read_at"], row["acknowledged_at"], row["dismissed_at"], row["clicked_at"]
+        broadcast_id,
+        row["read_at"],
+        row["acknowledged_at"],
+        row["dismissed_at"],
+        row["clicked_at"],
+        row["snoozed_until"],
+        row["pinned_at"],
     )
 
 
@@ -52,10 +59,11 @@ def badge_of(row: Row) -> Badge:
     )
 
 
-def page_of(row: Row, page_size: int) -> Page:
-    """A page, of which one more was asked for than it shows."""
+def page_of(row: Row, page_size: int, start: PageStart | None = None) -> Page:
+    """A page, of which one more was asked for than it shows; `start` is where it began, None for the first."""
     places = _places_of(row)
-    return Page(places[:page_size], badge_of(row), row["total_count"], len(places) > page_size)
+    after = following(places, page_size, row["top_count"], tuple(row["tops_given"]), start)
+    return Page(places[:page_size], badge_of(row), row["total_count"], after)
 
 
 def _places_of(row: Row) -> tuple[Place, ...]:
@@ -71,11 +79,13 @@ def _places_of(row: Row) -> tuple[Place, ...]:
         row["acknowledged_at"],
         row["dismissed_at"],
         row["clicked_at"],
+        row["snoozed_until"],
+        row["pinned_at"],
     )
     return tuple(
-        # Every action implies that it was read.
-        Place(position, broadcast_id, at, silent, read_at and Receipt(broadcast_id, read_at, *others))
-        for position, broadcast_id, at, silent, read_at, *others in zip(*columns, strict=True)
+        # Every action implies that it was read, but not that it is kept somewhere.
+        Place(position, broadcast_id, at, silent, Receipt(broadcast_id, *known) if any(known) else None)
+        for position, broadcast_id, at, silent, *known in zip(*columns, strict=True)
     )
 
 

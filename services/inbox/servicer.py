@@ -10,8 +10,9 @@ from typing_extensions import override
 from wedsync.broadcast.v1 import inbox_pb2
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer
 
+from services.inbox.arranging import Arranging
 from services.inbox.connections import Connections
-from services.inbox.domain import Team, fits_an_alert
+from services.inbox.domain import Arrangement, Team, fits_an_alert
 from services.inbox.identities import Identities
 from services.inbox.inboxes import Inboxes
 from services.inbox.memory import Memory
@@ -23,6 +24,7 @@ from services.inbox.messages import (
     item_message,
     receipt_message,
     time_message,
+    time_of,
 )
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Leaving
@@ -35,7 +37,7 @@ from shared.auth import current_identity
 from shared.cleaning import Cleaner
 from shared.errors import FieldViolation, InvalidField, PermissionDenied
 from shared.methods import Replay
-from shared.replays import request_of
+from shared.replays import KeptAnswers, request_of
 from shared.rights import Right, any_person, roles, scopes
 
 _OWN: Final = any_person()
@@ -63,11 +65,18 @@ RIGHTS: Final[dict[str, Right]] = {
 
 RECORD: Final = "RecordReceipts"
 MARK: Final = "MarkAllRead"
-REPLAYS: Final[dict[str, Replay | None]] = {RECORD: None, MARK: None}
-"""A repetition is recognised in the transaction that would do its work again, which spares other calls a question.
+SNOOZE: Final = "SnoozeItem"
+PIN: Final = "PinItem"
 
-Nothing that may have changed stands before it: these calls need their token and a recipient number, which is for good.
-"""
+
+def replays(answers: KeptAnswers) -> dict[str, Replay | None]:
+    """What answers repeated calls before they are judged anew.
+
+    Most are recognised in the transaction that would do their work again, which spares other calls a question:
+    nothing that may have changed stands before it, since they need their token and a recipient number, which is for
+    good. A snooze has a time, which must not be over.
+    """
+    return {RECORD: None, MARK: None, PIN: None, SNOOZE: answers.replay(SNOOZE, inbox_pb2.SnoozeItemResponse)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Rooms:
     inboxes: Inboxes
     memory: Memory
     receipts: Receipts
+    arranging: Arranging
     streams: InboxStreams
     connections: Connections
     teams: Teams
@@ -145,6 +155,31 @@ class InboxServicer(InboxServiceServicer):
         response = inbox_pb2.MarkAllReadResponse(
             unread_count=await self._badge(me), read_time=time_message(read_at)
         )
+        return await self._rooms.receipts.answer(asked, response)
+
+    @override
+    async def SnoozeItem(
+        self, request: inbox_pb2.SnoozeItemRequest, context: object
+    ) -> inbox_pb2.SnoozeItemResponse:
+        me, asked = await self._me(), request_of(SNOOZE, request)
+        until = time_of(request.snooze_until) if request.HasField("snooze_until") else None
+        wanted = Arrangement.WOKEN if until is None else Arrangement.SNOOZED
+        item = await self._rooms.arranging.arrange(me, UUID(request.broadcast_id), wanted, until, asked)
+        if isinstance(item, bytes):
+            return inbox_pb2.SnoozeItemResponse.FromString(item)
+        response = inbox_pb2.SnoozeItemResponse(
+            receipt=receipt_message(item), unread_count=await self._badge(me)
+        )
+        return await self._rooms.receipts.answer(asked, response)
+
+    @override
+    async def PinItem(self, request: inbox_pb2.PinItemRequest, context: object) -> inbox_pb2.PinItemResponse:
+        me, asked = await self._me(), request_of(PIN, request)
+        wanted = Arrangement.UNPINNED if request.unpin else Arrangement.PINNED
+        item = await self._rooms.arranging.arrange(me, UUID(request.broadcast_id), wanted, None, asked)
+        if isinstance(item, bytes):
+            return inbox_pb2.PinItemResponse.FromString(item)
+        response = inbox_pb2.PinItemResponse(receipt=receipt_message(item))
         return await self._rooms.receipts.answer(asked, response)
 
     @override

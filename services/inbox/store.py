@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from services.inbox.domain import Badge, Filter, Item, Page
+from services.inbox.domain import MOST_PINNED, Badge, Filter, Item
+from services.inbox.paging import Page, PageStart
 from services.inbox.rows import badge_of, item_of, page_of
 from shared.database import Database
 from shared.queries import load
@@ -21,9 +22,14 @@ class InboxStore:
         self._database = database
 
     async def list_items(
-        self, recipient_number: int, wanted: Filter, below: int | None, page_size: int, known: Badge | None
+        self,
+        recipient_number: int,
+        wanted: Filter,
+        start: PageStart | None,
+        page_size: int,
+        known: Badge | None,
     ) -> Page:
-        """Up to `page_size` items below a position; `known` is an earlier badge, which may spare counting."""
+        """Up to `page_size` items from a start on, None for the first; `known`, an earlier badge, spares counting."""
         row = await self._database.fetchrow(
             QUERIES["list_items"],
             recipient_number,
@@ -34,13 +40,17 @@ class InboxStore:
             wanted.query,
             wanted.wedding_id,
             wanted.include_dismissed,
-            below,
+            wanted.include_snoozed,
+            start and start.below,
+            start and start.tops,
+            start.shown if start else 0,
+            MOST_PINNED,
             page_size + 1,
             *_checkpoint(known),
         )
         if row is None:
             raise LookupError("list_items answers exactly one row")
-        return page_of(row, page_size)
+        return page_of(row, page_size, start)
 
     async def list_first_pages(
         self, recipient_numbers: Sequence[int], page_size: int, known: Iterable[Badge | None]
@@ -48,7 +58,11 @@ class InboxStore:
         """Everybody's newest `page_size` items; `known` are earlier badges of theirs."""
         checkpoints = zip(*map(_checkpoint, known), strict=True)
         rows = await self._database.fetch(
-            QUERIES["list_first_pages"], recipient_numbers, *map(list, checkpoints), page_size + 1
+            QUERIES["list_first_pages"],
+            recipient_numbers,
+            *map(list, checkpoints),
+            MOST_PINNED,
+            page_size + 1,
         )
         return [page_of(row, page_size) for row in rows]
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 from uuid import UUID
 
@@ -22,6 +23,10 @@ from shared.translations import to_service_error
 log = structlog.get_logger(__name__)
 
 _COUNTS_AT_ONCE = 8
+# Of those who are told their badge because something has left everybody's inbox, who may be everybody.
+_BADGES_TOGETHER = 8
+# So long the others wait for those of them who do not read what they are sent.
+_LONGEST_TURN_S = 1.0
 _PAGES_TOGETHER = 32
 # So many changes may be shown without looking whether there is room for them.
 _FEW = 16
@@ -63,11 +68,34 @@ class Syncing:
         # Thousands may connect in the same second.
         self._first_pages: Group[int, FirstPage] = Group(inboxes.list_first_pages, _PAGES_TOGETHER)
         self._running: dict[Subscription, asyncio.Task[None]] = {}
+        self._badges: dict[Subscription, None] = {}
+        self._has_badges = asyncio.Event()
+        self._telling: set[asyncio.Task[None]] = set()
 
     def deliver(self, change: Change) -> None:
         """Show a change to all whom it concerns, and begin to give them what they need then."""
         for subscription in self._fanout.deliver(change):
             self._start(subscription, change.need)
+        if change.changes_badges:
+            self._want_badges(self._fanout.among(change.audience()))
+
+    async def tell_badges(self) -> None:
+        """Tell their badge to those for whom a change has come that changes many, a few at a time, for good.
+
+        They stay live until it is their turn, or everybody would miss what is urgent for as long as all are counted.
+        """
+        while True:
+            while not self._badges:
+                self._has_badges.clear()
+                await self._has_badges.wait()
+            turn = list(islice(self._badges, _BADGES_TOGETHER))
+            for subscription in turn:
+                del self._badges[subscription]
+            telling = {asyncio.create_task(self._tell_badge(each), name="inbox_badge") for each in turn}
+            self._telling |= telling
+            for each in telling:
+                each.add_done_callback(self._telling.discard)
+            await asyncio.wait(telling, timeout=_LONGEST_TURN_S)
 
     def begin(self, subscription: Subscription, start: Start) -> None:
         """Start one who was taken in."""
@@ -77,6 +105,7 @@ class Syncing:
 
     def end(self, subscription: Subscription) -> None:
         """Give this one nothing more."""
+        self._badges.pop(subscription, None)
         task = self._running.pop(subscription, None)
         if task is not None:
             task.cancel()
@@ -90,6 +119,21 @@ class Syncing:
     def cursor(self, subscription: Subscription) -> str:
         """Where this one can go on."""
         return self._changes.cursor(self._tail.position if subscription.is_live else subscription.position)
+
+    def _want_badges(self, subscriptions: Iterable[Subscription]) -> None:
+        self._badges |= dict.fromkeys(subscriptions)
+        self._has_badges.set()
+
+    async def _tell_badge(self, subscription: Subscription) -> None:
+        """Return once this one is told, or cannot be any more."""
+        if not subscription.is_live and subscription in self._running:
+            # What is being looked up for it may be older.
+            await asyncio.wait([self._running[subscription]])
+        if subscription.is_live:
+            self._fanout.leave(subscription)
+            subscription.position = self._tail.position
+            self._start(subscription, Need.COUNT)
+            await asyncio.wait([self._running[subscription]])
 
     def _start(self, subscription: Subscription, need: Need) -> None:
         task = asyncio.create_task(self._run(subscription, need), name="inbox_sync")
@@ -147,9 +191,12 @@ class Syncing:
         subscription.send(look.event)
         subscription.recovered = True
         subscription.position = max(subscription.position, look.position)
-        left = _show_all(subscription, changes[len(before) :], until=Need.COUNT)
+        after = changes[len(before) :]
+        left = _show_all(subscription, after, until=Need.COUNT)
         if left is Need.NOTHING:
             self._fanout.join(subscription)
+            if any(change.changes_badges and change.concerns(subscription.number) for change in after):
+                self._want_badges([subscription])
         return left
 
     async def _look(self, subscription: Subscription, need: Need) -> _Look:

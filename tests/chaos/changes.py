@@ -10,6 +10,7 @@ from random import Random
 from typing import Final, TypeVar
 from uuid import UUID
 
+import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.type.timeofday_pb2 import TimeOfDay
 from wedsync.broadcast.v1.common_pb2 import ReceiptAction
@@ -20,7 +21,7 @@ from wedsync.broadcast.v1.directory_pb2 import (
     UpdateSegmentRequest,
     UpsertRecipientsRequest,
 )
-from wedsync.broadcast.v1.inbox_pb2 import MarkAllReadRequest, RecordReceiptsRequest
+from wedsync.broadcast.v1.inbox_pb2 import MarkAllReadRequest, PinItemRequest, RecordReceiptsRequest
 from wedsync.broadcast.v1.preferences_pb2 import Preferences, QuietHours, UpdatePreferencesRequest
 
 from tests.chaos.callers import Callers
@@ -38,6 +39,8 @@ _ENTRIES_EVERY_S: Final = 0.4
 _SEGMENTS_EVERY_S: Final = 0.4
 # One of those that are there from the start.
 _SEGMENT: Final = "5e90e000-0000-4000-8000-000000000004"
+# Of items that have been taken back, or of one more than may be pinned.
+_NOT_NOW: Final = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 _READING: Final = (
     ReceiptAction.RECEIPT_ACTION_READ,
     ReceiptAction.RECEIPT_ACTION_ACKNOWLEDGED,
@@ -84,6 +87,7 @@ class Changes:
         """Change until cancelled."""
         await asyncio.gather(
             self._again(self._read, _RECEIPTS_EVERY_S),
+            self._again(self._pin, _RECEIPTS_EVERY_S),
             self._again(self._mark_all_read, _MARKS_EVERY_S),
             self._again(self._change_mind, _MINDS_EVERY_S),
             self._again(self._sleep, _NIGHTS_EVERY_S),
@@ -122,6 +126,26 @@ class Changes:
             lambda: self._callers.inbox.RecordReceipts(request, metadata=metadata, timeout=CALL_S),
         )
         self.read.update((reader.number, receipt.broadcast_id) for receipt in answer.receipts)
+
+    async def _pin(self) -> None:
+        """On top or down again; what is not in the inbox any more can be neither."""
+        reader = self._random.choice(self._readers)
+        if not reader.added:
+            return
+        request = PinItemRequest(
+            request_id=self._request_id(),
+            broadcast_id=self._random.choice(sorted(reader.added)),
+            unpin=self._random.random() < 0.5,
+        )
+        metadata = self._person(reader.number)
+        try:
+            await self._ask(
+                "PinItem",
+                lambda: self._callers.inbox.PinItem(request, metadata=metadata, timeout=CALL_S),
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _NOT_NOW:
+                raise
 
     async def _mark_all_read(self) -> None:
         """Nobody whose receipts are looked for at the end."""

@@ -78,6 +78,28 @@ async def test_a_script_sends_and_reads(command: Command) -> None:
     assert json.loads(shown)["stats"]["engagement"]["acknowledged"] == "1"
 
 
+async def test_somebody_puts_their_inbox_in_order(command: Command) -> None:
+    """An item is found by its words, pinned, snoozed and brought back."""
+    send = ("--json", "send", "--type", "feature.released", "--title", "Zwölf Körbe", "--message", "Blumen")
+    _, output, _ = await command(*send, "--user", str(demo_id("venue")), "--watch")
+    broadcast_id = json.loads(output.splitlines()[0])["broadcast"]["broadcast_id"]
+    code, output, _ = await command("--json", "inbox", "search", "korbe", "zwo", who="venue")
+    assert code == 0
+    assert [item["broadcast_id"] for item in json.loads(output)["items"]] == [broadcast_id]
+    code, output, _ = await command("inbox", "pin", broadcast_id, who="venue")
+    assert (code, output.startswith("Pinned since")) == (0, True)
+    _, output, _ = await command("--json", "inbox", "list", who="venue")
+    assert json.loads(output)["items"][0]["broadcast_id"] == broadcast_id
+    code, output, _ = await command("inbox", "snooze", broadcast_id, "--minutes", "60", who="venue")
+    assert (code, output.startswith("Snoozed until")) == (0, True)
+    _, output, _ = await command("inbox", "list", who="venue")
+    assert broadcast_id not in output
+    code, output, _ = await command("inbox", "wake", broadcast_id, who="venue")
+    assert (code, output.startswith("Back in the list")) == (0, True)
+    code, output, _ = await command("inbox", "unpin", broadcast_id, who="venue")
+    assert (code, output) == (0, "Not pinned\n")
+
+
 ALARM = (
     "send",
     "--type",
@@ -159,6 +181,8 @@ async def test_watching_goes_on_when_the_sender_is_replaced(command: Command, su
         (("show", "00000000-0000-4000-8000-000000000000"), "admin", 5, "NOT_FOUND"),
         ((*SEND, "--everyone", "--priority", "urgent"), "admin", 2, "--priority"),
         (("inbox", "ack", "00000000-0000-4000-8000-000000000000"), "venue", 5, "Not in this inbox"),
+        (("inbox", "pin", "00000000-0000-4000-8000-000000000000"), "venue", 5, "There is no such thing"),
+        (("inbox", "snooze", "00000000-0000-4000-8000-000000000000"), "venue", 2, "--until or --minutes"),
         (("prefs", "set", "--quiet", "22:00-22:00"), "venue", 3, "quiet_hours"),
         (("prefs", "set"), "venue", 2, "Nothing to change"),
         (("prefs", "set", "--mute-type", "trial.ending"), "venue", 2, "--mute-type ROLE:TYPE"),

@@ -36,6 +36,8 @@ ROWS: Final = f"""
     INSERT INTO direct VALUES ({_OTHER}, 9, '{_LEFT}', false, now());
     INSERT INTO receipts (recipient_number, broadcast_id, read_at) VALUES ({_OTHER}, '{_LEFT}', now());
     INSERT INTO watermarks VALUES ({_OTHER}, 5, now());
+    INSERT INTO arrangements VALUES ({_OTHER}, '{_LEFT}', 9);
+    INSERT INTO arrangements SELECT number, '{_OPEN}', 3 FROM generate_series(1, 2) AS number;
     INSERT INTO blocks
     SELECT block, position, '{_OPEN}', false, now(), set_bit(repeat('0', 4096)::bit(4096), place, 1)
     FROM (VALUES (0, {_ME}, {_ME}), (0, {_OTHER}, {_OTHER}), (1, 3, {_ME})) AS bits (block, position, place);
@@ -65,7 +67,7 @@ def _gives_up(table: str, policy: str, statement: str, of_what_stays: str) -> Le
 
 
 _FOR_ALL_WORK: Final = ("changes", "log", "recipients", "requests", "team_members")
-_BY_DEED: Final = ("blocks", "direct", "receipts", "watermarks")
+_BY_DEED: Final = ("arrangements", "blocks", "direct", "receipts", "watermarks")
 _STAYS: Final = f"broadcast_id = '{_OPEN}'"
 LEAKS: Final[Sequence[Leak]] = (
     own_rows("blocks", "own_arrivals", "position", "inbox_api", _AS_ME, _ME),
@@ -74,6 +76,7 @@ LEAKS: Final[Sequence[Leak]] = (
     _own("receipts", "own_receipts"),
     _own("watermarks", "own_watermarks"),
     _own("changes", "own_changes"),
+    _own("arrangements", "own_arrangements"),
     own_rows("broadcasts", "inside_the_wall", "broadcast_id", "inbox_api", _AS_ME, _OPEN),
     *(workers_rows(table, "worker_reads_and_writes", "inbox") for table in _FOR_ALL_WORK),
     *(workers_rows(table, "worker_reads", "inbox") for table in _BY_DEED),
@@ -85,6 +88,8 @@ LEAKS: Final[Sequence[Leak]] = (
         "worker_adds",
         f"INSERT INTO receipts (recipient_number, broadcast_id, read_at) VALUES (7, '{_OPEN}', now())",  # noqa: S608
     ),
+    _works("arrangements", "worker_adds", f"INSERT INTO arrangements VALUES (7, '{_OPEN}', 3)"),  # noqa: S608
+    _works("arrangements", "worker_changes", "UPDATE arrangements SET pinned_at = now()"),
     _works("watermarks", "worker_adds", "INSERT INTO watermarks VALUES (7, 7, now())"),
     _works("broadcasts", "worker_changes", "UPDATE broadcasts SET hidden = true"),
     _works("receipts", "worker_changes", "UPDATE receipts SET read_at = now()"),
@@ -97,6 +102,7 @@ LEAKS: Final[Sequence[Leak]] = (
     _gives_up("blocks", "remove_what_has_left", "DELETE FROM blocks", _STAYS),
     _gives_up("direct", "remove_what_has_left", "DELETE FROM direct", f"broadcast_id = '{_WALLED}'"),
     _gives_up("receipts", "remove_what_has_left", "DELETE FROM receipts", _STAYS),
+    _gives_up("arrangements", "remove_what_has_left", "DELETE FROM arrangements", _STAYS),
     _gives_up("watermarks", "remove_before_all_arrivals", "DELETE FROM watermarks", "position > 2"),
     _gives_up(
         "broadcasts", "remove_what_is_emptied", "DELETE FROM broadcasts", f"broadcast_id = '{_WALLED}'"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from services.inbox.domain import CRITICAL, Content, Filter, ReceiptAction
+from services.inbox.domain import CRITICAL, MOST_PINNED, Arrangement, Content, Filter, ReceiptAction
 
 FAR = datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -20,6 +20,12 @@ class Entry:
     is_read: bool = False
     is_acknowledged: bool = False
     is_dismissed: bool = False
+    is_pinned: bool = False
+    snoozed_until: datetime | None = None
+
+    @property
+    def is_snoozed(self) -> bool:
+        return self.snoozed_until is not None and self.snoozed_until > datetime.now(UTC)
 
 
 @dataclass(slots=True)
@@ -37,14 +43,21 @@ class Oracle:
         return [entry for entry in self.entries if self._is_visible(entry)]
 
     def unread(self) -> int:
-        return sum(not entry.is_read for entry in self.visible())
+        return sum(not entry.is_read and not entry.is_snoozed for entry in self.visible())
+
+    def is_settled(self, margin: timedelta = timedelta(milliseconds=100)) -> bool:
+        """Whether nothing is about to expire or to come back."""
+        moments = [
+            each for entry in self.entries for each in (entry.content.expires_at, entry.snoozed_until) if each
+        ]
+        return not any(timedelta() < each - datetime.now(UTC) < margin for each in moments)
 
     def listed(self, wanted: Filter) -> list[UUID]:
-        """What a filter leaves, newest first: by a wedding on whose team they are not, nothing."""
+        """What a filter leaves, pinned ones on top, newest first: by a wedding on whose team they are not, nothing."""
         if wanted.wedding_id is not None and wanted.wedding_id not in self.teams:
             return []
         found = [entry for entry in self.visible() if _matches(entry, wanted)]
-        return [entry.content.broadcast_id for entry in sorted(found, key=lambda each: -each.arrived)]
+        return [entry.content.broadcast_id for entry in sorted(found, key=_place)]
 
     def record(self, ids: Iterable[UUID], action: ReceiptAction) -> bool:
         """Whether it was recorded: a critical item must be acknowledged before it is dismissed."""
@@ -58,9 +71,27 @@ class Oracle:
             entry.is_acknowledged |= action is ReceiptAction.ACKNOWLEDGED
             if action is ReceiptAction.DISMISSED:
                 entry.is_dismissed = True
+                entry.snoozed_until = None
             if action is ReceiptAction.RESTORED:
                 entry.is_dismissed = False
         return True
+
+    def arrange(self, broadcast_id: UUID, arrangement: Arrangement, until: datetime | None = None) -> str:
+        """What becomes of it: arranged, or the reason why not."""
+        found = [entry for entry in self.visible() if entry.content.broadcast_id == broadcast_id]
+        if not found:
+            return "unknown"
+        entry = found[0]
+        if entry.is_dismissed and arrangement in (Arrangement.SNOOZED, Arrangement.PINNED):
+            return "dismissed"
+        pinned = sum(each.is_pinned and not each.is_dismissed for each in self.visible())
+        if arrangement is Arrangement.PINNED and not entry.is_pinned and pinned >= MOST_PINNED:
+            return "full"
+        if arrangement in (Arrangement.SNOOZED, Arrangement.WOKEN):
+            entry.snoozed_until = until
+        else:
+            entry.is_pinned = arrangement is Arrangement.PINNED
+        return "arranged"
 
     def mark_all_read(self) -> None:
         for entry in self.entries:
@@ -75,9 +106,15 @@ class Oracle:
         return not content.wall or bool(self.teams & set(content.wall))
 
 
+def _place(entry: Entry) -> tuple[bool, int]:
+    return not entry.is_pinned, -entry.arrived
+
+
 def _matches(entry: Entry, wanted: Filter) -> bool:
     content = entry.content
     if entry.is_dismissed and not wanted.include_dismissed:
+        return False
+    if entry.is_snoozed and not wanted.include_snoozed:
         return False
     if entry.is_read and wanted.unread_only:
         return False

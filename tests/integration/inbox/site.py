@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -201,6 +202,21 @@ class Site:
             action_url=url,
         )
         return await self.stub.RecordReceipts(request, metadata=person.metadata)
+
+    async def snooze(
+        self, person: Person, broadcast_id: str, seconds: float | None, request_id: str = ""
+    ) -> inbox_pb2.SnoozeItemResponse:
+        """Out of sight for so long; with None, back again."""
+        request = inbox_pb2.SnoozeItemRequest(broadcast_id=broadcast_id, request_id=request_id)
+        if seconds is not None:
+            request.snooze_until.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
+        return await self.stub.SnoozeItem(request, metadata=person.metadata)
+
+    async def pin(
+        self, person: Person, broadcast_id: str, *, unpin: bool = False, request_id: str = ""
+    ) -> inbox_pb2.PinItemResponse:
+        request = inbox_pb2.PinItemRequest(broadcast_id=broadcast_id, unpin=unpin, request_id=request_id)
+        return await self.stub.PinItem(request, metadata=person.metadata)
 
     async def mark_all_read(self, person: Person, request_id: str = "") -> inbox_pb2.MarkAllReadResponse:
         request = inbox_pb2.MarkAllReadRequest(request_id=request_id)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import asyncpg
+from typing_extensions import override
 
+from services.inbox.arranging import Arranging
 from services.inbox.checkpoints import Checkpoints
 from services.inbox.domain import ArrivalKind, Chunk, Content, Merge
 from services.inbox.inboxes import Inboxes
 from services.inbox.store import InboxStore
 from services.inbox.texts import Texts
+from services.inbox.waking import Waking
 from services.inbox.work_store import ChunkRows, WorkStore
 from shared import database
 from shared.audience import Audience
@@ -21,6 +24,20 @@ from shared.optional_redis import OptionalRedis
 from stack.provision import SuiteDatabase
 
 _numbers = itertools.count(5_000_000, 10_000)
+
+
+class _Silence(Waking):
+    """Wakes nobody."""
+
+    def __init__(self) -> None:
+        """There is nobody to be told."""
+
+    @override
+    async def announce(self, position: int = 0) -> None:
+        """Nobody hears it."""
+
+
+SILENCE = _Silence()
 
 
 @dataclass(slots=True)
@@ -42,6 +59,10 @@ class Stores:
     @property
     def store(self) -> InboxStore:
         return InboxStore(self.personal)
+
+    @property
+    def arranging(self) -> Arranging:
+        return Arranging(self.worked, self.inboxes, SILENCE)
 
     @property
     def work(self) -> WorkStore:

@@ -237,19 +237,6 @@ async def test_internal_calls_are_for_the_suites_own_services(site: Site) -> Non
         assert error_of(caught.value).reason_name == "INVALID_FIELD"
 
 
-async def test_what_is_not_served_yet_says_so(site: Site) -> None:
-    """Declared methods answer UNIMPLEMENTED to those who may call them."""
-    amara = site.person()
-    for method, request, metadata in (
-        (site.stub.SnoozeItem, inbox_pb2.SnoozeItemRequest(), amara.metadata),
-        (site.stub.PinItem, inbox_pb2.PinItemRequest(), amara.metadata),
-        (site.stub.ListReceipts, inbox_pb2.ListReceiptsRequest(), site.service("broadcast.read")),
-    ):
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await method(request, metadata=metadata)
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
 async def _get(site: Site, person: Person, broadcast_id: str) -> inbox_pb2.InboxItem:
     request = inbox_pb2.GetInboxItemRequest(broadcast_id=broadcast_id)
     return (await site.stub.GetInboxItem(request, metadata=person.metadata)).item

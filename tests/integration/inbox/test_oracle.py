@@ -3,17 +3,22 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wedsync.broadcast.v1.inbox_pb2 import ListInboxItemsResponse
 
-from services.inbox.domain import ArrivalKind, Filter, ReceiptAction, Team
+from services.inbox.domain import Arrangement, ArrivalKind, Filter, Receipt, ReceiptAction, Team
+from services.inbox.store import QUERIES
 from services.inbox.work_store import ReceiptCall, ReceiptOutcome
 from shared.audience import Audience
+from shared.errors import IllegalState, NotFound
 from tests.integration.inbox.oracle import FAR, Oracle, a_content, past
 from tests.integration.inbox.stores import Stores
+from tests.integration.shared.polling import until
 
 _WORDS = ("rain", "rainbow", "venue", "cake", "timeline", "photos", "late", "later")
 _TYPES = ("feature.released", "timeline.changed", "wedding.emergency", "wedding.cancelled", "weddings")
@@ -80,6 +85,28 @@ class World:
             else:
                 assert result.outcome is (ReceiptOutcome.RECORDED if recorded else ReceiptOutcome.REFUSED)
 
+    async def arrange(self, arrangement: Arrangement | None = None) -> None:
+        """Something snoozed, pinned, or the end of either, also of what cannot be."""
+        if not self.oracle.entries:
+            return
+        broadcast_id = self.random.choice(self.oracle.entries).content.broadcast_id
+        arrangement = arrangement or self.random.choice(list(Arrangement))
+        moment = None
+        if arrangement is Arrangement.SNOOZED:
+            moment = datetime.now(UTC) + self.random.choice((timedelta(milliseconds=150), timedelta(hours=1)))
+        outcome = self.oracle.arrange(broadcast_id, arrangement, moment)
+        change = self.stores.arranging.arrange(self.number, broadcast_id, arrangement, moment, None)
+        if outcome == "arranged":
+            receipt = await change
+            assert isinstance(receipt, Receipt)
+            return
+        with pytest.raises(NotFound if outcome == "unknown" else IllegalState):
+            await change
+
+    async def pass_time(self) -> None:
+        """Some node says what is over."""
+        await self.stores.worked.fetchrow(QUERIES["pass_time"], 2)
+
     async def mark_all_read(self) -> None:
         await self.stores.work.mark_all_read(self.number, None)
         self.oracle.mark_all_read()
@@ -92,6 +119,7 @@ class World:
 
     async def check_badge(self) -> None:
         """The badge, from what is remembered and from nothing."""
+        await until(self.oracle.is_settled)
         badge = await self.stores.inboxes.count_unread(self.number)
         afresh = await self.stores.store.count_items(self.number, None)
         assert badge.unread_count == afresh.unread_count == self.oracle.unread()
@@ -99,6 +127,7 @@ class World:
 
     async def check_pages(self, wanted: Filter, page_size: int) -> None:
         """All pages, one after the other."""
+        await until(self.oracle.is_settled)
         expected = self.oracle.listed(wanted)
         found: list[UUID] = []
         token = ""
@@ -126,6 +155,7 @@ class World:
             search=str(rare("", " ".join(self.random.sample((*_WORDS, "rai", "la", "ca", "zzz"), 2)))),
             wedding_id=self.random.choice((None, None, self.weddings[0])),
             include_dismissed=bool(rare(False, True)),
+            include_snoozed=bool(rare(False, True)),
         )
 
 
@@ -141,6 +171,8 @@ async def test_an_inbox_is_a_list_sorted_and_filtered(
         *[world.record] * 6,
         *[world.check_badge] * 3,
         *[world.change_team] * 3,
+        *[world.arrange] * 6,
+        world.pass_time,
         world.arrive_elsewhere,
         world.mark_all_read,
         world.retract,

@@ -1,8 +1,8 @@
 """How the hot queries find their rows: pinned with statistics and without, because a wrong plan is an outage."""
 
 import random
-from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -31,6 +31,7 @@ GROWING = {
     "arrivals",
     "retractions",
     "requests",
+    "arrangements",
 }
 
 _LOWEST = """
@@ -75,9 +76,9 @@ async def plans(
     return await query_plans.plans(stores.admin_url, "inbox", role, query, *arguments, settings=settings)
 
 
-def assert_only_by_index(found: list[Plan]) -> None:
-    """Nothing reads a table that grows from end to end, not even by an index."""
-    query_plans.assert_only_by_index(found, *GROWING)
+def assert_only_by_index(found: list[Plan], partial: Sequence[str] = ()) -> None:
+    """Nothing reads a table that grows from end to end, not even by an index, but for those that hold what is due."""
+    query_plans.assert_only_by_index(found, *GROWING, partial=partial)
 
 
 async def test_a_page_is_read_from_the_newest_on_and_no_further(
@@ -97,7 +98,11 @@ async def test_a_page_is_read_from_the_newest_on_and_no_further(
         None,
         None,
         False,
+        False,
         None,
+        None,
+        0,
+        20,
         10,
         *badge,
     )
@@ -131,7 +136,11 @@ async def test_a_later_page_starts_where_it_is_wanted(stores: Stores, crowd: int
         None,
         None,
         False,
+        False,
         below,
+        [],
+        0,
+        20,
         10,
         *[None] * 6,
     )
@@ -191,6 +200,64 @@ async def test_receipts_find_each_item_by_key(stores: Stores, crowd: int, analyz
     assert_only_by_index(found)
     assert {node["Index Name"] for node in scans(found, "blocks")} == {"blocks_by_broadcast"}
     assert {node["Index Name"] for node in scans(found, "receipts")} == {"receipts_pkey"}
+
+
+async def arranged(stores: Stores, number: int) -> None:
+    """A few snoozes and pins of this recipient, many of others."""
+    await stores.admin.execute("DELETE FROM arrangements WHERE recipient_number <> 0")
+    for recipient, most in ((number, 8), *((number + 1_000 + other, 40) for other in range(40))):
+        await stores.admin.execute(
+            "INSERT INTO arrangements (recipient_number, broadcast_id, position, snoozed_until, pinned_at) "
+            "SELECT $1::integer, broadcast_id, position, now() + interval '1 hour' * (position % 2), now() "
+            "FROM (SELECT broadcast_id, position FROM direct WHERE recipient_number = $2 LIMIT $3) AS item",
+            recipient,
+            number,
+            most,
+        )
+
+
+async def test_pins_and_snoozes_are_found_by_their_owner(stores: Stores, crowd: int, analyzed: str) -> None:
+    """And pinned items by their place in the inbox, of which no more is walked for them."""
+    await arranged(stores, crowd)
+    if analyzed == "told":
+        await stores.admin.execute("ANALYZE arrangements")
+    query = QUERIES["list_items"]
+    page = (crowd, False, None, None, None, None, None, False, False, None, None, 0, 20, 10, *[None] * 6)
+    found = await plans(stores, "inbox_api", query, *page)
+    assert_only_by_index(found)
+    (top,) = [node for plan in found for node in nodes(plan) if node.get("Subplan Name") == "CTE top"]
+    arrivals = [node for node in nodes(top) if node.get("Relation Name") in ("blocks", "direct")]
+    assert all("position" in node["Index Cond"] for node in arrivals)
+    assert sum(node["Actual Rows"] * node["Actual Loops"] for node in arrivals) <= 8
+    assert indexes(found, "arrangements") == {"arrangements_pkey"}
+    found = await plans(stores, "inbox_api", QUERIES["count_items"], crowd, *[None] * 6)
+    assert_only_by_index(found)
+    assert indexes(found, "arrangements") == {"arrangements_pkey"}
+    item = await stores.admin.fetchrow(
+        "SELECT broadcast_id FROM arrangements WHERE recipient_number = $1 LIMIT 1", crowd
+    )
+    change = (*a_request(), crowd, item["broadcast_id"], "unpinned", None, 20)
+    assert_only_by_index(await plans(stores, "inbox_worker", QUERIES["arrange_item"], *change))
+    change = (*[None] * 4, crowd, item["broadcast_id"], "pinned", None, 20)
+    assert_only_by_index(await plans(stores, "inbox_worker", QUERIES["arrange_item"], *change))
+
+
+async def test_what_is_over_is_found_by_its_time(stores: Stores, crowd: int, analyzed: str) -> None:
+    """Of all snoozes and expiries the few that are; when there is nothing, nothing is read."""
+    await arranged(stores, crowd)
+    soon = a_content(uuid4(), expires_at=datetime.now(UTC) + timedelta(hours=1))
+    await stores.arrive(soon, [crowd])
+    await stores.admin.execute(
+        "UPDATE arrangements SET snoozed_until = now() - interval '1 s' WHERE recipient_number = $1", crowd
+    )
+    if analyzed == "told":
+        await stores.admin.execute("ANALYZE arrangements, broadcasts")
+    found = await plans(stores, "inbox_worker", QUERIES["pass_time"], 3)
+    assert_only_by_index(found, partial=("snoozes", "untold_expiries"))
+    await stores.admin.execute("SELECT pass_time(1000)")
+    found = await plans(stores, "inbox_worker", QUERIES["pass_time"], 3)
+    assert_only_by_index(found, partial=("snoozes", "untold_expiries"))
+    assert sum(node["Actual Rows"] for node in scans(found, "arrangements")) <= 1
 
 
 def a_request() -> tuple[object, ...]:

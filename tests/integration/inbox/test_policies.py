@@ -15,7 +15,16 @@ from shared.replays import Request
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.stores import Stores
 
-PERSONAL = {"blocks", "broadcasts", "changes", "direct", "receipts", "team_members", "watermarks"}
+PERSONAL = {
+    "arrangements",
+    "blocks",
+    "broadcasts",
+    "changes",
+    "direct",
+    "receipts",
+    "team_members",
+    "watermarks",
+}
 
 
 async def test_the_personal_role_only_reads(stores: Stores) -> None:

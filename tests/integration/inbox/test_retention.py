@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.inbox.domain import CRITICAL, Badge, Filter, ReceiptAction, Team
+from services.inbox.domain import CRITICAL, Arrangement, Badge, Filter, ReceiptAction, Team
 from services.inbox.work_store import ReceiptCall
 from shared.audience import Audience
 from shared.cleaning import Hasty
@@ -337,6 +337,23 @@ async def fill(stores: Stores, broadcast_id: UUID, count: int) -> None:
     ):
         insert = f"INSERT INTO {table} (recipient_number, broadcast_id, {columns}) SELECT number, $1, {values} {people}"
         await stores.admin.execute(insert, broadcast_id, first, count)
+
+
+@pytest.mark.parametrize("priority", [CRITICAL, 3])
+async def test_where_people_kept_it_goes_with_an_item(stores: Stores, priority: int) -> None:
+    """Snoozes and pins, of what is critical too; those of others stay."""
+    number = stores.new_number()
+    old, young = await arrive(stores, number, priority=priority), await arrive(stores, number)
+    crowd = await arrive(stores, *range(number, number + 20), priority=priority)
+    for broadcast_id in (old, young, crowd):
+        await stores.arranging.arrange(number, broadcast_id, Arrangement.PINNED, None, None)
+        await stores.arranging.arrange(number, broadcast_id, Arrangement.SNOOZED, SOON, None)
+    await age(stores.admin, 91, [old, crowd])
+    await clean_up(stores)
+    left = await stores.admin.fetch(
+        "SELECT broadcast_id FROM arrangements WHERE recipient_number = $1", number
+    )
+    assert [row["broadcast_id"] for row in left] == [young]
 
 
 async def test_no_batch_removes_more_than_it_may(stores: Stores) -> None:

@@ -46,6 +46,7 @@ REQUEST: dict[str, Any] = {
     "is_whole": True,
     "at": "now",
 }
+ARRANGEMENT: dict[str, Any] = {"recipient_number": 1, "broadcast_id": uuid4(), "position": 1}
 RECEIPT: dict[str, Any] = {"recipient_number": 1, "broadcast_id": uuid4(), "read_at": "now"}
 
 
@@ -101,6 +102,9 @@ def _json(values: dict[str, Any]) -> str:
         ("receipts", RECEIPT, {"read_at": None}),
         ("receipts", RECEIPT, {"clicked_at": "now"}),
         ("receipts", RECEIPT, {"recipient_number": -1}),
+        ("arrangements", ARRANGEMENT, {"recipient_number": -1}),
+        ("arrangements", ARRANGEMENT, {"position": 0}),
+        ("arrangements", ARRANGEMENT, {"snoozed_until": "infinity"}),
         ("watermarks", {"recipient_number": 1, "position": 0, "at": "now"}, {}),
         ("team_members", {"wedding_id": WEDDING, "recipient_number": -1}, {}),
         ("teams", {"wedding_id": WEDDING, "version": 0}, {}),
@@ -125,6 +129,7 @@ async def test_rows_that_cannot_be_are_refused(
     [
         ("arrivals", ARRIVAL),
         ("receipts", RECEIPT),
+        ("arrangements", ARRANGEMENT),
         ("requests", REQUEST),
         ("broadcasts", LEFT | {"emptied_at": "now"}),
     ],

@@ -12,6 +12,8 @@ from services.inbox.entries import (
     Arrived,
     ReceiptsRecorded,
     Retracted,
+    Returned,
+    ReturnedItem,
     TeamChanged,
     arrival_body,
     read_entry,
@@ -54,12 +56,33 @@ def test_receipts_are_by_recipient_with_times_to_the_microsecond() -> None:
     )
 
 
+def test_receipts_of_items_that_are_kept_somewhere_have_that_too() -> None:
+    """Until when they are snoozed, and since when they are pinned."""
+    said = [[7, str(BROADCAST), None, None, None, None, MICROSECONDS, None]]
+    assert read_entry(entry("receipts", json.dumps(said).encode())) == ReceiptsRecorded(
+        5, {7: (Receipt(BROADCAST, None, None, None, None, NOW, None),)}
+    )
+
+
+def test_items_that_are_back_are_by_recipient_with_how_they_had_arrived() -> None:
+    """And what each of them has done with it."""
+    said = {
+        "broadcast": str(BROADCAST),
+        "items": [[7, MICROSECONDS, True, None, None, None, None, None, MICROSECONDS]],
+    }
+    receipt = Receipt(BROADCAST, None, None, None, None, None, NOW)
+    assert read_entry(entry("returned", json.dumps(said).encode())) == Returned(
+        5, BROADCAST, {7: ReturnedItem(NOW, True, receipt)}
+    )
+
+
 def test_the_other_kinds() -> None:
-    """All read, retracted, a team."""
+    """All read, retracted, expired, a team."""
     assert read_entry(
         entry("all_read", json.dumps({"recipient": 7, "at": MICROSECONDS}).encode())
     ) == AllRead(5, 7, NOW)
-    assert read_entry(entry("retracted", BROADCAST.bytes)) == Retracted(5, BROADCAST)
+    for kind in ("retracted", "expired"):
+        assert read_entry(entry(kind, BROADCAST.bytes)) == Retracted(5, BROADCAST)
     said = {"wedding": str(BROADCAST), "version": 3, "members": [1, 2], "moved": [2, 9]}
     assert read_entry(entry("team", json.dumps(said).encode())) == TeamChanged(
         5, Team(BROADCAST, 3, Audience.of([1, 2])), Audience.of([2, 9])

@@ -42,6 +42,8 @@ class InboxItem(_message.Message):
     DISMISSED_AT_FIELD_NUMBER: _builtins.int
     CLICKED_AT_FIELD_NUMBER: _builtins.int
     SILENT_FIELD_NUMBER: _builtins.int
+    SNOOZED_UNTIL_FIELD_NUMBER: _builtins.int
+    PINNED_AT_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     type: _builtins.str
@@ -88,6 +90,14 @@ class InboxItem(_message.Message):
     def clicked_at(self) -> _timestamp_pb2.Timestamp:
         """clicked_at is when its action was first followed; absent before."""
 
+    @_builtins.property
+    def snoozed_until(self) -> _timestamp_pb2.Timestamp:
+        """snoozed_until is until when it is hidden from the list and the badge; absent when it is not snoozed."""
+
+    @_builtins.property
+    def pinned_at(self) -> _timestamp_pb2.Timestamp:
+        """pinned_at is since when it is on top of the list; absent when it is not pinned."""
+
     def __init__(
         self,
         *,
@@ -106,10 +116,12 @@ class InboxItem(_message.Message):
         dismissed_at: _timestamp_pb2.Timestamp | None = ...,
         clicked_at: _timestamp_pb2.Timestamp | None = ...,
         silent: _builtins.bool = ...,
+        snoozed_until: _timestamp_pb2.Timestamp | None = ...,
+        pinned_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "action", b"action", "clicked_at", b"clicked_at", "delivered_at", b"delivered_at", "dismissed_at", b"dismissed_at", "expires_at", b"expires_at", "read_at", b"read_at", "wedding", b"wedding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "action", b"action", "clicked_at", b"clicked_at", "delivered_at", b"delivered_at", "dismissed_at", b"dismissed_at", "expires_at", b"expires_at", "pinned_at", b"pinned_at", "read_at", b"read_at", "snoozed_until", b"snoozed_until", "wedding", b"wedding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "action", b"action", "broadcast_id", b"broadcast_id", "category", b"category", "clicked_at", b"clicked_at", "delivered_at", b"delivered_at", "dismissed_at", b"dismissed_at", "expires_at", b"expires_at", "message", b"message", "priority", b"priority", "read_at", b"read_at", "silent", b"silent", "title", b"title", "type", b"type", "wedding", b"wedding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "action", b"action", "broadcast_id", b"broadcast_id", "category", b"category", "clicked_at", b"clicked_at", "delivered_at", b"delivered_at", "dismissed_at", b"dismissed_at", "expires_at", b"expires_at", "message", b"message", "pinned_at", b"pinned_at", "priority", b"priority", "read_at", b"read_at", "silent", b"silent", "snoozed_until", b"snoozed_until", "title", b"title", "type", b"type", "wedding", b"wedding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,6 +141,7 @@ class ListInboxItemsRequest(_message.Message):
     INCLUDE_DISMISSED_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    INCLUDE_SNOOZED_FIELD_NUMBER: _builtins.int
     unread_only: _builtins.bool
     """unread_only leaves out what has been read."""
     type: _builtins.str
@@ -148,6 +161,8 @@ class ListInboxItemsRequest(_message.Message):
     """page_size is how many items at most, 50 when 0, never more than 100."""
     page_token: _builtins.str
     """page_token is next_page_token of the page before, with the same filters."""
+    include_snoozed: _builtins.bool
+    """include_snoozed also lists snoozed items."""
     @_builtins.property
     def priorities(self) -> _containers.RepeatedScalarFieldContainer[_common_pb2.Priority.ValueType]:
         """priorities leaves out the others; at most 4."""
@@ -163,10 +178,11 @@ class ListInboxItemsRequest(_message.Message):
         include_dismissed: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        include_snoozed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_dismissed", b"include_dismissed", "page_size", b"page_size", "page_token", b"page_token", "priorities", b"priorities", "search", b"search", "type", b"type", "unread_only", b"unread_only", "wedding_id", b"wedding_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_dismissed", b"include_dismissed", "include_snoozed", b"include_snoozed", "page_size", b"page_size", "page_token", b"page_token", "priorities", b"priorities", "search", b"search", "type", b"type", "unread_only", b"unread_only", "wedding_id", b"wedding_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -190,7 +206,7 @@ class ListInboxItemsResponse(_message.Message):
     """next_page_token is empty on the last page."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InboxItem]:
-        """items are newest arrival first."""
+        """items are newest arrival first, after those that were pinned when the first page was given, newest arrival first too."""
 
     def __init__(
         self,
@@ -279,7 +295,7 @@ class GetUnreadCountResponse(_message.Message):
 
     UNREAD_COUNT_FIELD_NUMBER: _builtins.int
     unread_count: _builtins.int
-    """unread_count is how many items are unread and not dismissed, expired or retracted."""
+    """unread_count is how many items are unread and not dismissed, snoozed, expired or retracted."""
     def __init__(
         self,
         *,
@@ -333,7 +349,7 @@ Global___RecordReceiptsRequest: _TypeAlias = RecordReceiptsRequest  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
-    """Receipt is what is known of one item after the call."""
+    """Receipt is what is known of one item after the call: what its owner did with it, and where they keep it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -342,6 +358,8 @@ class Receipt(_message.Message):
     ACKNOWLEDGED_AT_FIELD_NUMBER: _builtins.int
     DISMISSED_AT_FIELD_NUMBER: _builtins.int
     CLICKED_AT_FIELD_NUMBER: _builtins.int
+    SNOOZED_UNTIL_FIELD_NUMBER: _builtins.int
+    PINNED_AT_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     @_builtins.property
@@ -360,6 +378,14 @@ class Receipt(_message.Message):
     def clicked_at(self) -> _timestamp_pb2.Timestamp:
         """clicked_at is when its action was first followed; absent before."""
 
+    @_builtins.property
+    def snoozed_until(self) -> _timestamp_pb2.Timestamp:
+        """snoozed_until is until when it is hidden; absent when it is not snoozed."""
+
+    @_builtins.property
+    def pinned_at(self) -> _timestamp_pb2.Timestamp:
+        """pinned_at is since when it is on top; absent when it is not pinned."""
+
     def __init__(
         self,
         *,
@@ -368,10 +394,12 @@ class Receipt(_message.Message):
         acknowledged_at: _timestamp_pb2.Timestamp | None = ...,
         dismissed_at: _timestamp_pb2.Timestamp | None = ...,
         clicked_at: _timestamp_pb2.Timestamp | None = ...,
+        snoozed_until: _timestamp_pb2.Timestamp | None = ...,
+        pinned_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "clicked_at", b"clicked_at", "dismissed_at", b"dismissed_at", "read_at", b"read_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "clicked_at", b"clicked_at", "dismissed_at", b"dismissed_at", "pinned_at", b"pinned_at", "read_at", b"read_at", "snoozed_until", b"snoozed_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "broadcast_id", b"broadcast_id", "clicked_at", b"clicked_at", "dismissed_at", b"dismissed_at", "read_at", b"read_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "broadcast_id", b"broadcast_id", "clicked_at", b"clicked_at", "dismissed_at", b"dismissed_at", "pinned_at", b"pinned_at", "read_at", b"read_at", "snoozed_until", b"snoozed_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -541,11 +569,11 @@ class InboxEvent(_message.Message):
 
     @_builtins.property
     def updated(self) -> Global___ItemsUpdated:
-        """updated is what another device did."""
+        """updated is what another device did, or a snooze that has ended."""
 
     @_builtins.property
     def retracted(self) -> Global___ItemsRetracted:
-        """retracted takes items away."""
+        """retracted takes items away that were taken back or have expired; unread_count follows."""
 
     @_builtins.property
     def unread_count(self) -> Global___UnreadCount:
@@ -596,7 +624,7 @@ class InboxSnapshot(_message.Message):
     """
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InboxItem]:
-        """items are the newest 50."""
+        """items are the first 50 as ListInboxItems gives them."""
 
     def __init__(
         self,
@@ -667,29 +695,39 @@ Global___ItemAlert: _TypeAlias = ItemAlert  # noqa: Y015
 
 @_typing.final
 class ItemsUpdated(_message.Message):
-    """ItemsUpdated is what the person did on another device."""
+    """ItemsUpdated is what the person did on another device, or what came of it when its time was there; unread_count follows
+    where the badge may be another.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPTS_FIELD_NUMBER: _builtins.int
     ALL_READ_TIME_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Receipt]:
-        """receipts are the items that changed."""
+        """receipts are the items that changed. One that is dismissed or snoozed is no longer on the list; one that was and is
+        neither any more is back, and unless it is among items, GetInboxItem has it.
+        """
 
     @_builtins.property
     def all_read_time(self) -> _timestamp_pb2.Timestamp:
         """all_read_time is set when everything was marked as read."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___InboxItem]:
+        """items are back on the list, at the place of their arrival: their snooze has ended."""
 
     def __init__(
         self,
         *,
         receipts: _abc.Iterable[Global___Receipt] | None = ...,
         all_read_time: _timestamp_pb2.Timestamp | None = ...,
+        items: _abc.Iterable[Global___InboxItem] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["all_read_time", b"all_read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_read_time", b"all_read_time", "receipts", b"receipts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_read_time", b"all_read_time", "items", b"items", "receipts", b"receipts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1259,25 +1297,33 @@ Global___CleanUpInboxesResponse: _TypeAlias = CleanUpInboxesResponse  # noqa: Y0
 
 @_typing.final
 class SnoozeItemRequest(_message.Message):
-    """SnoozeItemRequest names an item."""
+    """SnoozeItemRequest says until when an item is hidden."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SNOOZE_UNTIL_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     request_id: _builtins.str
-    """request_id is a UUID that makes a retry safe for 24 hours."""
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS.
+    """
+    @_builtins.property
+    def snooze_until(self) -> _timestamp_pb2.Timestamp:
+        """snooze_until is when it comes back: in the future, at most a year of 366 days ahead. Absent, it comes back now."""
+
     def __init__(
         self,
         *,
         broadcast_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        snooze_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snooze_until", b"snooze_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "request_id", b"request_id", "snooze_until", b"snooze_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1285,16 +1331,27 @@ Global___SnoozeItemRequest: _TypeAlias = SnoozeItemRequest  # noqa: Y015
 
 @_typing.final
 class SnoozeItemResponse(_message.Message):
-    """SnoozeItemResponse is empty until SnoozeItem is served."""
+    """SnoozeItemResponse is the item after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    UNREAD_COUNT_FIELD_NUMBER: _builtins.int
+    unread_count: _builtins.int
+    """unread_count is the badge after the call."""
+    @_builtins.property
+    def receipt(self) -> Global___Receipt:
+        """receipt is what is known of it."""
+
     def __init__(
         self,
+        *,
+        receipt: Global___Receipt | None = ...,
+        unread_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "unread_count", b"unread_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1308,19 +1365,25 @@ class PinItemRequest(_message.Message):
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    UNPIN_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
     request_id: _builtins.str
-    """request_id is a UUID that makes a retry safe for 24 hours."""
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS.
+    """
+    unpin: _builtins.bool
+    """unpin takes it down instead."""
     def __init__(
         self,
         *,
         broadcast_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        unpin: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "request_id", b"request_id", "unpin", b"unpin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1328,16 +1391,23 @@ Global___PinItemRequest: _TypeAlias = PinItemRequest  # noqa: Y015
 
 @_typing.final
 class PinItemResponse(_message.Message):
-    """PinItemResponse is empty until PinItem is served."""
+    """PinItemResponse is the item after the call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> Global___Receipt:
+        """receipt is what is known of it."""
+
     def __init__(
         self,
+        *,
+        receipt: Global___Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -124,8 +124,9 @@ class InboxServiceServicer:
     """
 
     def ListInboxItems(self, request, context):
-        """ListInboxItems lists the caller's items, newest arrival first, with the badge count. Errors: INVALID_ARGUMENT (a
-        filter, or a page token that this query did not give).
+        """ListInboxItems lists the caller's items, those that are pinned on top, newest arrival first, with the badge count. The
+        pages that follow one another have each item once, whatever arrives or is pinned meanwhile; what is pinned then comes
+        to the top of the next first page. Errors: INVALID_ARGUMENT (a filter, or a page token that this query did not give).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -139,7 +140,8 @@ class InboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUnreadCount(self, request, context):
-        """GetUnreadCount gives the caller's badge: unread items that are not dismissed, expired or retracted.
+        """GetUnreadCount gives the caller's badge: unread items that are not dismissed, snoozed, expired or
+        retracted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,21 +157,25 @@ class InboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MarkAllRead(self, request, context):
-        """MarkAllRead marks everything that has arrived in the caller's inbox as read.
+        """MarkAllRead marks everything that has arrived in the caller's inbox as read, what is snoozed as well.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SnoozeItem(self, request, context):
-        """SnoozeItem hides an item until a time. Not served yet.
+        """SnoozeItem hides an item from the caller's list and badge until a time, when it comes back to its place; snoozed again
+        it is hidden until the new time, and without a time it comes back at once. Dismissing it ends the snooze. Idempotent.
+        Errors: NOT_FOUND when it is not in the caller's inbox; FAILED_PRECONDITION when it is dismissed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PinItem(self, request, context):
-        """PinItem keeps an item on top. Not served yet.
+        """PinItem keeps an item on top of the caller's list, or takes it down again. Idempotent, and the first time stays.
+        Errors: NOT_FOUND when it is not in the caller's inbox; FAILED_PRECONDITION when it is dismissed, or when 20 items that
+        are listed are pinned already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,24 +18,33 @@ class InboxServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListInboxItems: _aio.UnaryUnaryMultiCallable[_inbox_pb2.ListInboxItemsRequest, _inbox_pb2.ListInboxItemsResponse]
-    """ListInboxItems lists the caller's items, newest arrival first, with the badge count. Errors: INVALID_ARGUMENT (a
-    filter, or a page token that this query did not give).
+    """ListInboxItems lists the caller's items, those that are pinned on top, newest arrival first, with the badge count. The
+    pages that follow one another have each item once, whatever arrives or is pinned meanwhile; what is pinned then comes
+    to the top of the next first page. Errors: INVALID_ARGUMENT (a filter, or a page token that this query did not give).
     """
     GetInboxItem: _aio.UnaryUnaryMultiCallable[_inbox_pb2.GetInboxItemRequest, _inbox_pb2.GetInboxItemResponse]
     """GetInboxItem gives one of the caller's items. Errors: NOT_FOUND when it is not in the caller's inbox."""
     GetUnreadCount: _aio.UnaryUnaryMultiCallable[_inbox_pb2.GetUnreadCountRequest, _inbox_pb2.GetUnreadCountResponse]
-    """GetUnreadCount gives the caller's badge: unread items that are not dismissed, expired or retracted."""
+    """GetUnreadCount gives the caller's badge: unread items that are not dismissed, snoozed, expired or
+    retracted.
+    """
     RecordReceipts: _aio.UnaryUnaryMultiCallable[_inbox_pb2.RecordReceiptsRequest, _inbox_pb2.RecordReceiptsResponse]
     """RecordReceipts records what the caller did with 1-100 items. Idempotent, and the first time wins. Ids that are not
     in the caller's inbox are named in the answer and cost nothing. Errors: FAILED_PRECONDITION when a critical item
     is dismissed before it is acknowledged (nothing is recorded then).
     """
     MarkAllRead: _aio.UnaryUnaryMultiCallable[_inbox_pb2.MarkAllReadRequest, _inbox_pb2.MarkAllReadResponse]
-    """MarkAllRead marks everything that has arrived in the caller's inbox as read."""
+    """MarkAllRead marks everything that has arrived in the caller's inbox as read, what is snoozed as well."""
     SnoozeItem: _aio.UnaryUnaryMultiCallable[_inbox_pb2.SnoozeItemRequest, _inbox_pb2.SnoozeItemResponse]
-    """SnoozeItem hides an item until a time. Not served yet."""
+    """SnoozeItem hides an item from the caller's list and badge until a time, when it comes back to its place; snoozed again
+    it is hidden until the new time, and without a time it comes back at once. Dismissing it ends the snooze. Idempotent.
+    Errors: NOT_FOUND when it is not in the caller's inbox; FAILED_PRECONDITION when it is dismissed.
+    """
     PinItem: _aio.UnaryUnaryMultiCallable[_inbox_pb2.PinItemRequest, _inbox_pb2.PinItemResponse]
-    """PinItem keeps an item on top. Not served yet."""
+    """PinItem keeps an item on top of the caller's list, or takes it down again. Idempotent, and the first time stays.
+    Errors: NOT_FOUND when it is not in the caller's inbox; FAILED_PRECONDITION when it is dismissed, or when 20 items that
+    are listed are pinned already.
+    """
     WatchInbox: _aio.UnaryStreamMultiCallable[_inbox_pb2.WatchInboxRequest, _inbox_pb2.WatchInboxResponse]
     """WatchInbox streams the caller's inbox as it changes. Without a cursor it starts with a snapshot; with one it goes
     on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept it starts
@@ -80,8 +89,9 @@ class InboxServiceServicer:
         request: _inbox_pb2.ListInboxItemsRequest,
         context: _aio.ServicerContext[_inbox_pb2.ListInboxItemsRequest, _abc.Awaitable[_inbox_pb2.ListInboxItemsResponse]],
     ) -> _abc.Awaitable[_inbox_pb2.ListInboxItemsResponse]:
-        """ListInboxItems lists the caller's items, newest arrival first, with the badge count. Errors: INVALID_ARGUMENT (a
-        filter, or a page token that this query did not give).
+        """ListInboxItems lists the caller's items, those that are pinned on top, newest arrival first, with the badge count. The
+        pages that follow one another have each item once, whatever arrives or is pinned meanwhile; what is pinned then comes
+        to the top of the next first page. Errors: INVALID_ARGUMENT (a filter, or a page token that this query did not give).
         """
 
     def GetInboxItem(
@@ -96,7 +106,9 @@ class InboxServiceServicer:
         request: _inbox_pb2.GetUnreadCountRequest,
         context: _aio.ServicerContext[_inbox_pb2.GetUnreadCountRequest, _abc.Awaitable[_inbox_pb2.GetUnreadCountResponse]],
     ) -> _abc.Awaitable[_inbox_pb2.GetUnreadCountResponse]:
-        """GetUnreadCount gives the caller's badge: unread items that are not dismissed, expired or retracted."""
+        """GetUnreadCount gives the caller's badge: unread items that are not dismissed, snoozed, expired or
+        retracted.
+        """
 
     def RecordReceipts(
         self,
@@ -113,21 +125,27 @@ class InboxServiceServicer:
         request: _inbox_pb2.MarkAllReadRequest,
         context: _aio.ServicerContext[_inbox_pb2.MarkAllReadRequest, _abc.Awaitable[_inbox_pb2.MarkAllReadResponse]],
     ) -> _abc.Awaitable[_inbox_pb2.MarkAllReadResponse]:
-        """MarkAllRead marks everything that has arrived in the caller's inbox as read."""
+        """MarkAllRead marks everything that has arrived in the caller's inbox as read, what is snoozed as well."""
 
     def SnoozeItem(
         self,
         request: _inbox_pb2.SnoozeItemRequest,
         context: _aio.ServicerContext[_inbox_pb2.SnoozeItemRequest, _abc.Awaitable[_inbox_pb2.SnoozeItemResponse]],
     ) -> _abc.Awaitable[_inbox_pb2.SnoozeItemResponse]:
-        """SnoozeItem hides an item until a time. Not served yet."""
+        """SnoozeItem hides an item from the caller's list and badge until a time, when it comes back to its place; snoozed again
+        it is hidden until the new time, and without a time it comes back at once. Dismissing it ends the snooze. Idempotent.
+        Errors: NOT_FOUND when it is not in the caller's inbox; FAILED_PRECONDITION when it is dismissed.
+        """
 
     def PinItem(
         self,
         request: _inbox_pb2.PinItemRequest,
         context: _aio.ServicerContext[_inbox_pb2.PinItemRequest, _abc.Awaitable[_inbox_pb2.PinItemResponse]],
     ) -> _abc.Awaitable[_inbox_pb2.PinItemResponse]:
-        """PinItem keeps an item on top. Not served yet."""
+        """PinItem keeps an item on top of the caller's list, or takes it down again. Idempotent, and the first time stays.
+        Errors: NOT_FOUND when it is not in the caller's inbox; FAILED_PRECONDITION when it is dismissed, or when 20 items that
+        are listed are pinned already.
+        """
 
     def WatchInbox(
         self,
