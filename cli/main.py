@@ -16,6 +16,7 @@ from cli import (
     output,
     preferences,
     quotas,
+    receipts,
     reports,
     segments,
     tokens,
@@ -31,6 +32,7 @@ app = typer.Typer(
 broadcasts.register(app)
 reports.register(app)
 app.command("quota")(quotas.quota)
+app.command("receipts")(receipts.receipts)
 arranging.register(inbox.app)
 app.add_typer(inbox.app, name="inbox")
 app.add_typer(preferences.app, name="prefs")

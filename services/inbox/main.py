@@ -22,6 +22,7 @@ from services.inbox.inboxes import Inboxes
 from services.inbox.live import Tail
 from services.inbox.memory import Memory
 from services.inbox.merging import Merging
+from services.inbox.readership import Readership
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Leaving, own_cleaner
 from services.inbox.retractions import Retractions
@@ -54,6 +55,7 @@ from shared.wall_refusals import RefusalKeeper, WallRefusals
 
 _AUDIENCE = "wedsync.broadcast.v1.AudienceService"
 _ORDER = "wedsync.broadcast.v1.SenderService/GetDispatchOrder"
+_ACCESS = "wedsync.broadcast.v1.SenderService/CheckBroadcastAccess"
 _RECORD = "wedsync.broadcast.v1.SenderService/RecordAuditEvents"
 _CHUNKS_AT_ONCE = 64
 
@@ -78,7 +80,7 @@ async def start(settings: Settings) -> Inbox:
         settings.worker_database_url, application_name="inbox-worker", max_size=settings.worker_connections
     )
     nats = await messaging.connect(settings.messaging)
-    sender = open_channel("sender", settings.sender, transport, token, retried=[_ORDER, _RECORD])
+    sender = open_channel("sender", settings.sender, transport, token, retried=[_ORDER, _ACCESS, _RECORD])
     preferences = open_channel("preferences", settings.preferences, transport, token, retried=[_AUDIENCE])
     told, audience = SenderServiceStub(sender), AudienceServiceStub(preferences)
     store, waking = WorkStore(worked), Waking(nats)
@@ -98,6 +100,7 @@ async def start(settings: Settings) -> Inbox:
         memory=Memory(inboxes, checkpoints, tail, ordered_log, clock),
         receipts=Receipts(store, answers, waking),
         arranging=Arranging(worked, inboxes, waking),
+        readership=Readership(worked, store, told, audience),
         streams=InboxStreams(syncing, fanout, log_identity, settings.streams),
         connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),
         teams=teams,

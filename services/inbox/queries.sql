@@ -197,6 +197,32 @@ SELECT
 FROM count_engagement_until($1, $2) AS engagement
 ORDER BY engagement.place;
 
+-- name: find_reached
+-- Behind which walls a broadcast is, and since when it is not known any more who had it.
+SELECT broadcasts.wall, coalesce(broadcasts.left_at, cleaned_since(broadcasts.broadcast_id)) AS cleaned_at
+FROM broadcasts
+WHERE broadcasts.broadcast_id = $1;
+
+-- name: list_receipt_owners
+-- Whoever did something with a broadcast that is not in inboxes any more.
+SELECT receipts.recipient_number
+FROM receipts
+WHERE receipts.broadcast_id = $1;
+
+-- name: list_receipts
+-- Some people's receipts of a broadcast, for those who wait for them.
+SELECT receipt.number, receipt.arrived_at, receipt.read_at, receipt.acknowledged_at
+FROM list_receipts($1, $2, $3, $4) AS receipt
+ORDER BY receipt.number;
+
+-- name: count_acknowledged
+-- How many have acknowledged a broadcast, of all or of these.
+SELECT count(*) AS acknowledged
+FROM receipts
+WHERE receipts.broadcast_id = $1
+    AND receipts.acknowledged_at IS NOT NULL
+    AND ($2::integer[] IS NULL OR receipts.recipient_number = ANY ($2));
+
 -- name: find_readers
 -- Whose hold may end without an alert.
 SELECT reader.number

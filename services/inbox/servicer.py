@@ -26,6 +26,7 @@ from services.inbox.messages import (
     time_message,
     time_of,
 )
+from services.inbox.readership import Readership
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Leaving
 from services.inbox.retractions import Retractions
@@ -88,6 +89,7 @@ class Rooms:
     memory: Memory
     receipts: Receipts
     arranging: Arranging
+    readership: Readership
     streams: InboxStreams
     connections: Connections
     teams: Teams
@@ -98,7 +100,7 @@ class Rooms:
 
 
 class InboxServicer(InboxServiceServicer):
-    """Each method is a call of the part that does it; those that are missing answer UNIMPLEMENTED."""
+    """Each method is a call of the part that does it."""
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
@@ -195,6 +197,12 @@ class InboxServicer(InboxServiceServicer):
     ) -> AsyncIterator[bytes]:
         async for payload in self._rooms.connections.connect(request_iterator):
             yield payload
+
+    @override
+    async def ListReceipts(
+        self, request: inbox_pb2.ListReceiptsRequest, context: object
+    ) -> inbox_pb2.ListReceiptsResponse:
+        return await self._rooms.readership.list_receipts(request)
 
     @override
     async def GetEngagement(

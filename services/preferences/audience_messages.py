@@ -108,7 +108,9 @@ def lookup_message(lookup: Lookup) -> audience_pb2.LookupRecipientsResponse:
     """Users with their numbers and roles, weddings with their teams."""
     return audience_pb2.LookupRecipientsResponse(
         recipients=[
-            audience_pb2.RecipientNumber(user_id=str(user_id), number=number, role=role)
+            audience_pb2.RecipientNumber(
+                user_id=str(user_id), number=number, role=role, display_name=lookup.names.get(user_id, "")
+            )
             for user_id, (number, role) in lookup.recipients.items()
         ],
         teams=[

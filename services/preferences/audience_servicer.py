@@ -101,5 +101,7 @@ class AudienceServicer(AudienceServiceServicer):
         self, request: audience_pb2.LookupRecipientsRequest, context: object
     ) -> audience_pb2.LookupRecipientsResponse:
         return lookup_message(
-            await self._audiences.lookup(to_uuids(request.user_ids), to_uuids(request.wedding_ids))
+            await self._audiences.lookup(
+                to_uuids(request.user_ids), to_uuids(request.wedding_ids), request.numbers
+            )
         )

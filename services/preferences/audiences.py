@@ -1,7 +1,7 @@
 """Owns the answers about audiences: who is meant, what each of them gets, and who is whom, always as of now."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import reduce
 from operator import and_
@@ -107,11 +107,15 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Known users with number and role, known weddings, and the directory version of the answer."""
+    """Known users with number and role, known weddings, and the directory version of the answer.
+
+    `names` are of those who were asked for by number.
+    """
 
     recipients: Mapping[UUID, tuple[int, str]]
     weddings: tuple[WeddingEntry, ...]
     version: int
+    names: Mapping[UUID, str] = field(default_factory=dict)
 
 
 class Audiences:
@@ -178,17 +182,22 @@ class Audiences:
         weddings = named | {each: found for each, found in others.items() if found.on_team}
         return Access(number, index.role_of(number) if number is not None else None, weddings)
 
-    async def lookup(self, user_ids: Collection[UUID], wedding_ids: Iterable[UUID]) -> Lookup:
-        """Numbers and roles of users, and weddings with their teams; what is not known is left out."""
+    async def lookup(
+        self, user_ids: Collection[UUID], wedding_ids: Iterable[UUID], by_number: Collection[int] = ()
+    ) -> Lookup:
+        """Numbers and roles of users, also by number, and weddings with their teams; what is not known is left out."""
         index = await self._keeper.current()
+        named = await self._keeper.names_of(by_number)
         numbers = await self._keeper.numbers_of(user_ids, index)
+        numbers |= {user_id: number for number, (user_id, _) in named.items()}
         recipients = {
             user_id: (number, role)
             for user_id, number in numbers.items()
             if (role := index.role_of(number)) is not None
         }
         weddings = [index.wedding(wedding_id) for wedding_id in dict.fromkeys(wedding_ids)]
-        return Lookup(recipients, tuple(filter(None, weddings)), index.version)
+        names = dict(named.values())
+        return Lookup(recipients, tuple(filter(None, weddings)), index.version, names)
 
     async def _look_up(self, targeting: Targeting) -> tuple[SetIndex, Mapping[UUID, int]]:
         """The index, and the numbers of the users named that it knows."""

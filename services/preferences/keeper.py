@@ -120,6 +120,10 @@ class IndexKeeper:
             return numbers
         return {user_id: number for user_id, number in numbers.items() if number in known}
 
+    async def names_of(self, numbers: Collection[int]) -> dict[int, tuple[UUID, str]]:
+        """The user ids and names of these numbers, of those that somebody has."""
+        return await self._store.find_names(numbers) if numbers else {}
+
     async def weddings_of(self, number: int) -> list[UUID]:
         """The weddings on whose team somebody is: at least those that the index says, and perhaps newer ones."""
         return await self._store.list_weddings_of(number)

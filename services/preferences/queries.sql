@@ -32,6 +32,13 @@ SELECT user_id, number
 FROM recipients
 WHERE user_id = ANY($1::uuid[]) AND erased_at IS NULL;
 
+-- name: find_names
+-- Who these numbers are, for services that know people by their numbers.
+SELECT number, user_id, display_name
+FROM recipients
+WHERE number = ANY($1::integer[]) AND erased_at IS NULL
+ORDER BY number;
+
 -- name: list_people
 -- What the index is built from, in pages of numbers: people by standing, by settings, and by quiet hours, a row a group.
 SELECT

@@ -128,6 +128,11 @@ class IndexStore:
         """The numbers of those of these users whom the directory knows; not of those who are erased."""
         return await _find_numbers(self._database, user_ids)
 
+    async def find_names(self, numbers: Collection[int]) -> dict[int, tuple[UUID, str]]:
+        """The user ids and names of those of these numbers whom the directory knows."""
+        rows = await self._database.fetch(_QUERIES["find_names"], list(numbers))
+        return {row["number"]: (row["user_id"], row["display_name"]) for row in rows}
+
     async def list_weddings_of(self, number: int) -> list[UUID]:
         """The weddings on whose team somebody is."""
         rows = await self._database.fetch(_QUERIES["list_own_weddings"], number)

@@ -10,6 +10,7 @@ from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import add_SenderServiceServicer_to_server
 
+from services.sender.access import Access
 from services.sender.analytics_store import AnalyticsStore, TallyStore
 from services.sender.approval import Approval
 from services.sender.audit_keeper import CheckpointKeeper, record_refusals
@@ -89,6 +90,7 @@ async def start(settings: Settings) -> RunningSender:
         Cancelling(store, replays, directory, progress, stopping),
         progress,
         Orders(work, directory, changes, clock),
+        Access(store, directory),
         listing,
         Reporting(AnalyticsStore(outside.called), listing, clock),
         CleaningUp(cleaner, inboxes, dispatches, DirectoryServiceStub(outside.preferences), replays),

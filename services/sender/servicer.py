@@ -8,6 +8,7 @@ from typing_extensions import override
 from wedsync.broadcast.v1 import sender_pb2
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceServicer
 
+from services.sender.access import Access
 from services.sender.approval import APPROVE, REJECT, Approval
 from services.sender.auditing import Auditing
 from services.sender.cancelling import CANCEL, Cancelling
@@ -42,6 +43,7 @@ RIGHTS: Final[dict[str, Right]] = {
     "VerifyAuditLog": roles(ADMIN) | scopes(AUDIT_SCOPE),
     "CleanUp": roles(ADMIN) | scopes("dispatch.operate"),
     "GetDispatchOrder": scopes("internal"),
+    "CheckBroadcastAccess": scopes("internal"),
     "RecordAuditEvents": scopes("internal"),
     "CountSegmentUses": scopes("internal"),
 }
@@ -58,6 +60,7 @@ class UseCases:
     cancelling: Cancelling
     progress: Progress
     orders: Orders
+    access: Access
     listing: Listing
     reporting: Reporting
     cleaning_up: CleaningUp
@@ -163,6 +166,12 @@ class SenderServicer(SenderServiceServicer):
         is_plan = request.purpose == sender_pb2.DISPATCH_PURPOSE_PLAN
         fetch = self._does.orders.plan if is_plan else self._does.orders.content
         return sender_pb2.GetDispatchOrderResponse(order=await fetch(request.broadcast_id.lower()))
+
+    @override
+    async def CheckBroadcastAccess(
+        self, request: sender_pb2.CheckBroadcastAccessRequest, context: object
+    ) -> sender_pb2.CheckBroadcastAccessResponse:
+        return await self._does.access.check(request)
 
     @override
     async def ListAuditEvents(

@@ -79,7 +79,7 @@ async def test_a_script_sends_and_reads(command: Command) -> None:
 
 
 async def test_somebody_puts_their_inbox_in_order(command: Command) -> None:
-    """An item is found by its words, pinned, snoozed and brought back."""
+    """An item is found by its words, pinned, snoozed and brought back, and its sender sees that it was read."""
     send = ("--json", "send", "--type", "feature.released", "--title", "Zwölf Körbe", "--message", "Blumen")
     _, output, _ = await command(*send, "--user", str(demo_id("venue")), "--watch")
     broadcast_id = json.loads(output.splitlines()[0])["broadcast"]["broadcast_id"]
@@ -98,6 +98,11 @@ async def test_somebody_puts_their_inbox_in_order(command: Command) -> None:
     assert (code, output.startswith("Back in the list")) == (0, True)
     code, output, _ = await command("inbox", "unpin", broadcast_id, who="venue")
     assert (code, output) == (0, "Not pinned\n")
+    await command("inbox", "ack", broadcast_id, who="venue")
+    code, output, _ = await command("receipts", broadcast_id)
+    assert (code, "1 of 1 have acknowledged it" in output) == (0, True)
+    _, output, _ = await command("receipts", broadcast_id, "--waiting")
+    assert str(demo_id("venue")) not in output
 
 
 ALARM = (
@@ -183,6 +188,7 @@ async def test_watching_goes_on_when_the_sender_is_replaced(command: Command, su
         (("inbox", "ack", "00000000-0000-4000-8000-000000000000"), "venue", 5, "Not in this inbox"),
         (("inbox", "pin", "00000000-0000-4000-8000-000000000000"), "venue", 5, "There is no such thing"),
         (("inbox", "snooze", "00000000-0000-4000-8000-000000000000"), "venue", 2, "--until or --minutes"),
+        (("receipts", "00000000-0000-4000-8000-000000000000"), "admin", 5, "There is no such thing"),
         (("prefs", "set", "--quiet", "22:00-22:00"), "venue", 3, "quiet_hours"),
         (("prefs", "set"), "venue", 2, "Nothing to change"),
         (("prefs", "set", "--mute-type", "trial.ending"), "venue", 2, "--mute-type ROLE:TYPE"),

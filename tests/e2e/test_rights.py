@@ -46,7 +46,7 @@ TABLE: dict[str, frozenset[str]] = {
     **dict.fromkeys(("GetDispatchOrder", "StopDispatch", "RetractBroadcast", "ApplyTeamChange"), INTERNAL),
     **dict.fromkeys(("GetEngagement", "ListReaders", "ResolveAudience", "ReevaluateAudience"), INTERNAL),
     **dict.fromkeys(("CleanUpInboxes", "CleanUpDispatches", "CleanUpDirectory"), INTERNAL),
-    **dict.fromkeys(("ListShownBroadcasts", "CountSegmentUses"), INTERNAL),
+    **dict.fromkeys(("ListShownBroadcasts", "CountSegmentUses", "CheckBroadcastAccess"), INTERNAL),
     **dict.fromkeys(
         ("CountAudience", "CheckWeddingAccess", "LookupRecipients", "RecordAuditEvents"), INTERNAL
     ),

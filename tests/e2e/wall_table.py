@@ -242,6 +242,13 @@ def looked_up(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
     return _one(Code.OK if asked.all() <= view.names else Code.NOT_FOUND)
 
 
+def vouched_for(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
+    """Whether somebody else may read of a broadcast, whom a service of the suite asks for."""
+    members = [PEOPLE[name] for name in asked.of("user") if name in PEOPLE]
+    seen = {story for member in members for story in reading(Caller(member.name, (), member)).broadcasts}
+    return _one(Code.OK if asked.of("broadcast") <= seen else Code.NOT_FOUND)
+
+
 def own_item(caller: Caller, view: View, asked: Asked) -> frozenset[Code]:
     """The same for those who have an inbox."""
     return looked_up(caller, view, asked) if caller.is_known else _one(Code.PERMISSION_DENIED)

@@ -28,6 +28,7 @@ class Sender(SenderServiceServicer):
         self.orders: dict[str, sender_pb2.DispatchOrder] = {}
         self.asked: list[str] = []
         self.events: dict[str, sender_pb2.RecordedAuditEvent] = {}
+        self.access: dict[tuple[str, str], sender_pb2.CheckBroadcastAccessResponse] = {}
 
     async def GetDispatchOrder(
         self, request: sender_pb2.GetDispatchOrderRequest, context: grpc.aio.ServicerContext
@@ -39,6 +40,16 @@ class Sender(SenderServiceServicer):
         if request.broadcast_id not in self.orders:
             await refuse(context, NotFound())
         return sender_pb2.GetDispatchOrderResponse(order=self.orders[request.broadcast_id])
+
+    async def CheckBroadcastAccess(
+        self, request: sender_pb2.CheckBroadcastAccessRequest, context: grpc.aio.ServicerContext
+    ) -> sender_pb2.CheckBroadcastAccessResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        asked = (request.broadcast_id, request.user_id)
+        if asked not in self.access:
+            await refuse(context, NotFound())
+        return self.access[asked]
 
     async def RecordAuditEvents(
         self, request: sender_pb2.RecordAuditEventsRequest, context: grpc.aio.ServicerContext
@@ -68,12 +79,26 @@ class Directory(AudienceServiceServicer):
             await refuse(context, DependencyUnavailable())
         known = [each for each in request.user_ids if each in self.numbers]
         teams = [(each, *self.teams[each]) for each in request.wedding_ids if each in self.teams]
+        users = {number: user_id for user_id, number in self.numbers.items()}
+        named = [
+            audience_pb2.RecipientNumber(
+                user_id=users[each],
+                number=each,
+                role=self.roles.get(users[each], "couple"),
+                display_name=f"Person {each}",
+            )
+            for each in request.numbers
+            if each in users
+        ]
         return audience_pb2.LookupRecipientsResponse(
             recipients=[
-                audience_pb2.RecipientNumber(
-                    user_id=each, number=self.numbers[each], role=self.roles.get(each, "couple")
-                )
-                for each in known
+                *named,
+                *(
+                    audience_pb2.RecipientNumber(
+                        user_id=each, number=self.numbers[each], role=self.roles.get(each, "couple")
+                    )
+                    for each in known
+                ),
             ],
             teams=[
                 audience_pb2.WeddingTeam(wedding_id=each, team_version=version, members=members.to_bytes())

@@ -260,6 +260,21 @@ async def test_what_is_over_is_found_by_its_time(stores: Stores, crowd: int, ana
     assert sum(node["Actual Rows"] for node in scans(found, "arrangements")) <= 1
 
 
+async def test_receipts_by_person_are_found_by_key(stores: Stores, crowd: int, analyzed: str) -> None:
+    """Of the people of one page, whoever else has the broadcast or has done something."""
+    broadcast_id = await stores.admin.fetchval(
+        "SELECT broadcast_id FROM receipts WHERE recipient_number = $1 LIMIT 1", crowd
+    )
+    asked = (broadcast_id, list(range(crowd, crowd + 40)))
+    for unacknowledged_only in (False, True):
+        found = await plans(stores, "inbox_worker", QUERIES["list_receipts"], *asked, unacknowledged_only, 10)
+        assert_only_by_index(found)
+        assert indexes(found, "receipts") == {"receipts_pkey"}
+        assert indexes(found, "blocks") == {"blocks_by_broadcast"}
+    found = await plans(stores, "inbox_worker", QUERIES["find_reached"], broadcast_id)
+    assert_only_by_index(found)
+
+
 def a_request() -> tuple[object, ...]:
     """Caller, method, id and body of a call that is new."""
     return str(uuid4()), "RecordReceipts", uuid4(), bytes(32)

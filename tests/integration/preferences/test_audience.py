@@ -308,6 +308,23 @@ async def test_a_stranger_is_not_known(site: Site) -> None:
     assert (access.known, access.number, access.role, access.weddings[0].on_team) == (False, 0, "", False)
 
 
+async def test_a_lookup_by_number_says_who_somebody_is(site: Site) -> None:
+    """With id, role and name; a number that nobody has is left out."""
+    person, other = await site.someone(role="coordinator"), await site.someone()
+    request = audience_pb2.LookupRecipientsRequest(
+        user_ids=[other.user_id], numbers=[person.number, 2_000_000_000]
+    )
+    found = await site.audience.LookupRecipients(request, metadata=site.service("internal"))
+    by_number, by_id = sorted(found.recipients, key=lambda each: each.number != person.number)
+    assert (by_number.user_id, by_number.number, by_number.role) == (
+        person.user_id,
+        person.number,
+        "coordinator",
+    )
+    assert by_number.display_name
+    assert (by_id.user_id, by_id.number) == (other.user_id, other.number)
+
+
 async def test_a_lookup_leaves_out_what_is_not_known(site: Site) -> None:
     """Known users with number and role, known weddings with team and version."""
     person = await site.someone()

@@ -41,7 +41,7 @@ READS = {
     *("GetBroadcast", "ListBroadcasts", "PreviewAudience", "WatchBroadcast", "GetAnalytics", "GetQuota"),
     *("ListAuditEvents", "VerifyAuditLog", "CountSegmentUses"),
     *("ListInboxItems", "GetInboxItem", "GetUnreadCount", "WatchInbox", "ConnectInboxes", "ListReceipts"),
-    *("GetEngagement", "ListReaders", "ListShownBroadcasts"),
+    *("GetEngagement", "ListReaders", "ListShownBroadcasts", "CheckBroadcastAccess"),
     *("GetPreferences", "GetRecommendedPreferences"),
     *("GetRecipient", "GetSegment", "ListSegments", "ExportRecipient"),
     *("ResolveAudience", "ReevaluateAudience", "CountAudience", "CheckWeddingAccess", "LookupRecipients"),

@@ -449,12 +449,13 @@ Global___CheckWeddingAccessResponse: _TypeAlias = CheckWeddingAccessResponse  # 
 
 @_typing.final
 class LookupRecipientsRequest(_message.Message):
-    """LookupRecipientsRequest names users and weddings."""
+    """LookupRecipientsRequest names users, by id or by number, and weddings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_IDS_FIELD_NUMBER: _builtins.int
     WEDDING_IDS_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """user_ids are at most 1,000 UUIDs."""
@@ -463,15 +464,20 @@ class LookupRecipientsRequest(_message.Message):
     def wedding_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """wedding_ids are at most 1,000 UUIDs."""
 
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """numbers are at most 1,000 recipient numbers."""
+
     def __init__(
         self,
         *,
         user_ids: _abc.Iterable[_builtins.str] | None = ...,
         wedding_ids: _abc.Iterable[_builtins.str] | None = ...,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_ids", b"user_ids", "wedding_ids", b"wedding_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers", "user_ids", b"user_ids", "wedding_ids", b"wedding_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -486,22 +492,26 @@ class RecipientNumber(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id is a UUID."""
     number: _builtins.int
     """number is the user's for good."""
     role: _builtins.str
     """role is the user's directory role now."""
+    display_name: _builtins.str
+    """display_name is the directory's name for somebody who was asked for by number."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         number: _builtins.int = ...,
         role: _builtins.str = ...,
+        display_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "number", b"number", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

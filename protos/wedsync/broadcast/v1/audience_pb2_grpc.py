@@ -100,7 +100,7 @@ class AudienceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LookupRecipients(self, request, context):
-        """LookupRecipients gives numbers of users, and teams of weddings.
+        """LookupRecipients gives numbers of users, users of numbers, and teams of weddings.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -31,7 +31,7 @@ class AudienceServiceStub:
     CheckWeddingAccess: _aio.UnaryUnaryMultiCallable[_audience_pb2.CheckWeddingAccessRequest, _audience_pb2.CheckWeddingAccessResponse]
     """CheckWeddingAccess says who a user is and on which of these weddings' teams, or on which of all."""
     LookupRecipients: _aio.UnaryUnaryMultiCallable[_audience_pb2.LookupRecipientsRequest, _audience_pb2.LookupRecipientsResponse]
-    """LookupRecipients gives numbers of users, and teams of weddings."""
+    """LookupRecipients gives numbers of users, users of numbers, and teams of weddings."""
 
 class AudienceServiceServicer:
     """AudienceService is for the suite's own services (scope internal). No answer is older than the last accepted change of
@@ -76,6 +76,6 @@ class AudienceServiceServicer:
         request: _audience_pb2.LookupRecipientsRequest,
         context: _aio.ServicerContext[_audience_pb2.LookupRecipientsRequest, _abc.Awaitable[_audience_pb2.LookupRecipientsResponse]],
     ) -> _abc.Awaitable[_audience_pb2.LookupRecipientsResponse]:
-        """LookupRecipients gives numbers of users, and teams of weddings."""
+        """LookupRecipients gives numbers of users, users of numbers, and teams of weddings."""
 
 def add_AudienceServiceServicer_to_server(servicer: AudienceServiceServicer, server: _aio.Server) -> None: ...

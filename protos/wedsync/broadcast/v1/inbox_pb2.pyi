@@ -1415,38 +1415,127 @@ Global___PinItemResponse: _TypeAlias = PinItemResponse  # noqa: Y015
 
 @_typing.final
 class ListReceiptsRequest(_message.Message):
-    """ListReceiptsRequest names a broadcast."""
+    """ListReceiptsRequest asks who has read and acknowledged a broadcast."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    UNACKNOWLEDGED_ONLY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     broadcast_id: _builtins.str
     """broadcast_id is a UUID."""
+    unacknowledged_only: _builtins.bool
+    """unacknowledged_only leaves out those who have acknowledged it, and those who have left its team and cannot any more."""
+    page_size: _builtins.int
+    """page_size is how many people at most, 100 when 0, never more than 1000."""
+    page_token: _builtins.str
+    """page_token is next_page_token of the page before, of the same broadcast with the same filter."""
     def __init__(
         self,
         *,
         broadcast_id: _builtins.str = ...,
+        unacknowledged_only: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "page_size", b"page_size", "page_token", b"page_token", "unacknowledged_only", b"unacknowledged_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListReceiptsRequest: _TypeAlias = ListReceiptsRequest  # noqa: Y015
 
 @_typing.final
-class ListReceiptsResponse(_message.Message):
-    """ListReceiptsResponse is empty until ListReceipts is served."""
+class PersonReceipt(_message.Message):
+    """PersonReceipt is what one person did with a broadcast."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    USER_ID_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    DELIVERED_AT_FIELD_NUMBER: _builtins.int
+    READ_AT_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_AT_FIELD_NUMBER: _builtins.int
+    HAS_LEFT_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """user_id is a UUID; empty for somebody whom the directory no longer knows."""
+    display_name: _builtins.str
+    """display_name is the directory's name for them."""
+    role: _builtins.str
+    """role is their role in the directory."""
+    has_left: _builtins.bool
+    """has_left says that they are on none of its weddings' teams any more, and do not see it."""
+    @_builtins.property
+    def delivered_at(self) -> _timestamp_pb2.Timestamp:
+        """delivered_at is when it arrived; absent for a critical one whose items retention has removed."""
+
+    @_builtins.property
+    def read_at(self) -> _timestamp_pb2.Timestamp:
+        """read_at is when they first read it; absent before."""
+
+    @_builtins.property
+    def acknowledged_at(self) -> _timestamp_pb2.Timestamp:
+        """acknowledged_at is when they first acknowledged it; absent before."""
+
     def __init__(
         self,
+        *,
+        user_id: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        role: _builtins.str = ...,
+        delivered_at: _timestamp_pb2.Timestamp | None = ...,
+        read_at: _timestamp_pb2.Timestamp | None = ...,
+        acknowledged_at: _timestamp_pb2.Timestamp | None = ...,
+        has_left: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "delivered_at", b"delivered_at", "read_at", b"read_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_at", b"acknowledged_at", "delivered_at", b"delivered_at", "display_name", b"display_name", "has_left", b"has_left", "read_at", b"read_at", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonReceipt: _TypeAlias = PersonReceipt  # noqa: Y015
+
+@_typing.final
+class ListReceiptsResponse(_message.Message):
+    """ListReceiptsResponse is a page of people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_COUNT_FIELD_NUMBER: _builtins.int
+    CLEANED_TIME_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
+    total_count: _builtins.int
+    """total_count is how many people the caller is told of, without unacknowledged_only."""
+    acknowledged_count: _builtins.int
+    """acknowledged_count is how many of them have acknowledged it."""
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PersonReceipt]:
+        """receipts are in an order that does not change, each person once."""
+
+    @_builtins.property
+    def cleaned_time(self) -> _timestamp_pb2.Timestamp:
+        """cleaned_time is when retention removed its items, and with them who had it and did nothing; absent before."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[Global___PersonReceipt] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_count: _builtins.int = ...,
+        acknowledged_count: _builtins.int = ...,
+        cleaned_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cleaned_time", b"cleaned_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_count", b"acknowledged_count", "cleaned_time", b"cleaned_time", "next_page_token", b"next_page_token", "receipts", b"receipts", "total_count", b"total_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -201,7 +201,10 @@ class InboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListReceipts(self, request, context):
-        """ListReceipts says by person who has read and acknowledged a broadcast. Not served yet.
+        """ListReceipts says by person who has read and acknowledged a broadcast, and who has not. Whoever sent it is told of
+        everybody whom it reached, and so is whoever reads all broadcasts; a coordinator of a wedding that it is about is told
+        of those who are on that team now. Errors: NOT_FOUND when it does not exist or is not the caller's to see;
+        INVALID_ARGUMENT (page token).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

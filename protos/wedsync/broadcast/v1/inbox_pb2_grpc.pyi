@@ -57,7 +57,11 @@ class InboxServiceStub:
     not the stream.
     """
     ListReceipts: _aio.UnaryUnaryMultiCallable[_inbox_pb2.ListReceiptsRequest, _inbox_pb2.ListReceiptsResponse]
-    """ListReceipts says by person who has read and acknowledged a broadcast. Not served yet."""
+    """ListReceipts says by person who has read and acknowledged a broadcast, and who has not. Whoever sent it is told of
+    everybody whom it reached, and so is whoever reads all broadcasts; a coordinator of a wedding that it is about is told
+    of those who are on that team now. Errors: NOT_FOUND when it does not exist or is not the caller's to see;
+    INVALID_ARGUMENT (page token).
+    """
     GetEngagement: _aio.UnaryUnaryMultiCallable[_inbox_pb2.GetEngagementRequest, _inbox_pb2.GetEngagementResponse]
     """GetEngagement is internal: counts of people by receipt for up to 100 broadcasts, now or as they were at a moment that
     is past. Unknown ones count 0.
@@ -173,7 +177,11 @@ class InboxServiceServicer:
         request: _inbox_pb2.ListReceiptsRequest,
         context: _aio.ServicerContext[_inbox_pb2.ListReceiptsRequest, _abc.Awaitable[_inbox_pb2.ListReceiptsResponse]],
     ) -> _abc.Awaitable[_inbox_pb2.ListReceiptsResponse]:
-        """ListReceipts says by person who has read and acknowledged a broadcast. Not served yet."""
+        """ListReceipts says by person who has read and acknowledged a broadcast, and who has not. Whoever sent it is told of
+        everybody whom it reached, and so is whoever reads all broadcasts; a coordinator of a wedding that it is about is told
+        of those who are on that team now. Errors: NOT_FOUND when it does not exist or is not the caller's to see;
+        INVALID_ARGUMENT (page token).
+        """
 
     def GetEngagement(
         self,

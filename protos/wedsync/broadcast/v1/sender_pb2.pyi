@@ -1995,3 +1995,57 @@ class CountSegmentUsesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CountSegmentUsesResponse: _TypeAlias = CountSegmentUsesResponse  # noqa: Y015
+
+@_typing.final
+class CheckBroadcastAccessRequest(_message.Message):
+    """CheckBroadcastAccessRequest names a broadcast and whoever asks for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    broadcast_id: _builtins.str
+    """broadcast_id is a UUID."""
+    user_id: _builtins.str
+    """user_id is a UUID; empty for a service account that reads all broadcasts."""
+    def __init__(
+        self,
+        *,
+        broadcast_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_id", b"broadcast_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckBroadcastAccessRequest: _TypeAlias = CheckBroadcastAccessRequest  # noqa: Y015
+
+@_typing.final
+class CheckBroadcastAccessResponse(_message.Message):
+    """CheckBroadcastAccessResponse says how much of it they may see."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERYBODY_FIELD_NUMBER: _builtins.int
+    WEDDING_IDS_FIELD_NUMBER: _builtins.int
+    everybody: _builtins.bool
+    """everybody says that they may be told of everybody whom it reached; if not, of who is on the teams of wedding_ids."""
+    @_builtins.property
+    def wedding_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """wedding_ids are those of its weddings by whose team they see it, unless they may be told of everybody."""
+
+    def __init__(
+        self,
+        *,
+        everybody: _builtins.bool = ...,
+        wedding_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["everybody", b"everybody", "wedding_ids", b"wedding_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckBroadcastAccessResponse: _TypeAlias = CheckBroadcastAccessResponse  # noqa: Y015

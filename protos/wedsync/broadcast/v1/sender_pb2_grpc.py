@@ -105,6 +105,11 @@ class SenderServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderResponse.FromString,
                 _registered_method=True)
+        self.CheckBroadcastAccess = channel.unary_unary(
+                '/wedsync.broadcast.v1.SenderService/CheckBroadcastAccess',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CheckBroadcastAccessRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CheckBroadcastAccessResponse.FromString,
+                _registered_method=True)
         self.RecordAuditEvents = channel.unary_unary(
                 '/wedsync.broadcast.v1.SenderService/RecordAuditEvents',
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.RecordAuditEventsRequest.SerializeToString,
@@ -248,6 +253,14 @@ class SenderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckBroadcastAccess(self, request, context):
+        """CheckBroadcastAccess is internal: whether a person may see a broadcast now, and of whom of those it reached they may be
+        told. Errors: NOT_FOUND when it does not exist or is not theirs to see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecordAuditEvents(self, request, context):
         """RecordAuditEvents is internal: adds to the audit log what another service has seen, in the order given, each event
         once however often it is told.
@@ -335,6 +348,11 @@ def add_SenderServiceServicer_to_server(servicer, server):
                     servicer.GetDispatchOrder,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderResponse.SerializeToString,
+            ),
+            'CheckBroadcastAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckBroadcastAccess,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CheckBroadcastAccessRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CheckBroadcastAccessResponse.SerializeToString,
             ),
             'RecordAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordAuditEvents,
@@ -726,6 +744,33 @@ class SenderService:
             '/wedsync.broadcast.v1.SenderService/GetDispatchOrder',
             wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_sender__pb2.GetDispatchOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckBroadcastAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.SenderService/CheckBroadcastAccess',
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CheckBroadcastAccessRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CheckBroadcastAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

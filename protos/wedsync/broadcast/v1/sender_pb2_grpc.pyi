@@ -85,6 +85,10 @@ class SenderServiceStub:
     broadcast to dispatching, after deciding the sender's rights again. Errors: NOT_FOUND; FAILED_PRECONDITION with
     ILLEGAL_STATE (not due, cancelled, final) or SENDER_LOST_RIGHT.
     """
+    CheckBroadcastAccess: _aio.UnaryUnaryMultiCallable[_sender_pb2.CheckBroadcastAccessRequest, _sender_pb2.CheckBroadcastAccessResponse]
+    """CheckBroadcastAccess is internal: whether a person may see a broadcast now, and of whom of those it reached they may be
+    told. Errors: NOT_FOUND when it does not exist or is not theirs to see.
+    """
     RecordAuditEvents: _aio.UnaryUnaryMultiCallable[_sender_pb2.RecordAuditEventsRequest, _sender_pb2.RecordAuditEventsResponse]
     """RecordAuditEvents is internal: adds to the audit log what another service has seen, in the order given, each event
     once however often it is told.
@@ -233,6 +237,15 @@ class SenderServiceServicer:
         """GetDispatchOrder is internal: the content and targeting of a broadcast. With purpose PLAN it also moves a due
         broadcast to dispatching, after deciding the sender's rights again. Errors: NOT_FOUND; FAILED_PRECONDITION with
         ILLEGAL_STATE (not due, cancelled, final) or SENDER_LOST_RIGHT.
+        """
+
+    def CheckBroadcastAccess(
+        self,
+        request: _sender_pb2.CheckBroadcastAccessRequest,
+        context: _aio.ServicerContext[_sender_pb2.CheckBroadcastAccessRequest, _abc.Awaitable[_sender_pb2.CheckBroadcastAccessResponse]],
+    ) -> _abc.Awaitable[_sender_pb2.CheckBroadcastAccessResponse]:
+        """CheckBroadcastAccess is internal: whether a person may see a broadcast now, and of whom of those it reached they may be
+        told. Errors: NOT_FOUND when it does not exist or is not theirs to see.
         """
 
     def RecordAuditEvents(
