@@ -298,5 +298,5 @@ def _together(parts: Sequence[Audience]) -> Audience:
 
 
 def _minute(moment: datetime) -> datetime:
-    """The minute of a moment: windows begin and end, and clocks are changed, at whole minutes only."""
+    """The minute of a moment: windows begin and end, and since 1972 clocks are changed, at whole minutes only."""
     return moment.replace(second=0, microsecond=0)
