@@ -7,6 +7,7 @@ from uuid import UUID
 from wedsync.broadcast.v1 import audience_pb2, common_pb2
 
 from services.preferences.audiences import Access, Lookup, Question, Targeting, WeddingAccess
+from services.preferences.changes import Changes
 from services.preferences.domain import (
     DECIDED_CHANNELS,
     Category,
@@ -27,6 +28,7 @@ _REASONS: Final = {
     each: common_pb2.SuppressionReason.Value(f"SUPPRESSION_REASON_{each.name}") for each in Reason
 }
 _PACK_BYTES: Final = 256 * 1024
+_MOST_WEDDINGS: Final = 1_000
 
 
 def to_targeting(message: common_pb2.Targeting) -> Targeting:
@@ -92,6 +94,17 @@ def packs(
             pack, size, is_first = [], 0, False
     if pack or is_first:
         yield pack
+
+
+def changes_message(changes: Changes, version: int) -> audience_pb2.ListChangesResponse:
+    """Whom the log is about up to a version; anybody, when it is about more weddings than can be named."""
+    if changes.is_reload or len(changes.weddings) > _MOST_WEDDINGS:
+        return audience_pb2.ListChangesResponse(directory_version=version, anybody=True)
+    return audience_pb2.ListChangesResponse(
+        directory_version=version,
+        recipients=changes.recipients.to_bytes(),
+        wedding_ids=map(str, changes.weddings),
+    )
 
 
 def access_message(access: Access) -> audience_pb2.CheckWeddingAccessResponse:

@@ -10,6 +10,7 @@ from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceServicer
 
 from services.preferences.audience_messages import (
     access_message,
+    changes_message,
     lookup_message,
     packs,
     to_members,
@@ -25,6 +26,7 @@ _INTERNAL: Final = scopes("internal")
 RIGHTS: Final[dict[str, Right]] = {
     "ResolveAudience": _INTERNAL,
     "ReevaluateAudience": _INTERNAL,
+    "ListChanges": _INTERNAL,
     "CountAudience": _INTERNAL,
     "CheckWeddingAccess": _INTERNAL,
     "LookupRecipients": _INTERNAL,
@@ -73,6 +75,12 @@ class AudienceServicer(AudienceServiceServicer):
                 directory_version=version,
                 decide_time=decide_time,
             )
+
+    @override
+    async def ListChanges(
+        self, request: audience_pb2.ListChangesRequest, context: object
+    ) -> audience_pb2.ListChangesResponse:
+        return changes_message(*await self._audiences.changes(request.since_version))
 
     @override
     async def CountAudience(

@@ -166,6 +166,12 @@ class Audiences:
         slices = decide(question.rules, members, view, now, question.channels)
         return Decision(Count(len(members), index.version), now, slices)
 
+    async def changes(self, since_version: int) -> tuple[Changes, int]:
+        """Whom the log is about since a version, and the version up to which that is told."""
+        index = await self._keeper.current()
+        version = index.version
+        return await self._keeper.changes_since(since_version), version
+
     async def access(
         self, user_id: UUID | None, wedding_ids: Iterable[UUID], *, all_teams: bool = False
     ) -> Access:

@@ -47,6 +47,7 @@ TABLE: dict[str, frozenset[str]] = {
     **dict.fromkeys(("GetEngagement", "ListReaders", "ResolveAudience", "ReevaluateAudience"), INTERNAL),
     **dict.fromkeys(("CleanUpInboxes", "CleanUpDispatches", "CleanUpDirectory"), INTERNAL),
     **dict.fromkeys(("ListShownBroadcasts", "CountSegmentUses", "CheckBroadcastAccess"), INTERNAL),
+    "ListChanges": INTERNAL,
     **dict.fromkeys(
         ("CountAudience", "CheckWeddingAccess", "LookupRecipients", "RecordAuditEvents"), INTERNAL
     ),

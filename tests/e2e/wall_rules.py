@@ -269,6 +269,7 @@ RULES: Final[dict[str, Rule]] = {
     "EraseRecipient": Rule(personal, not_known_yet, _of_nothing, probes=_what_is_not_theirs),
     "ResolveAudience": Rule(everything, resolved, _audience),
     "ReevaluateAudience": Rule(everything, resolved, _audience),
+    "ListChanges": Rule(everything, answered),
     "CountAudience": Rule(everything, resolved, _audience),
     "CheckWeddingAccess": Rule(everything, answered, _access),
     "LookupRecipients": Rule(everything, answered, _access),

@@ -44,7 +44,8 @@ READS = {
     *("GetEngagement", "ListReaders", "ListShownBroadcasts", "CheckBroadcastAccess"),
     *("GetPreferences", "GetRecommendedPreferences"),
     *("GetRecipient", "GetSegment", "ListSegments", "ExportRecipient"),
-    *("ResolveAudience", "ReevaluateAudience", "CountAudience", "CheckWeddingAccess", "LookupRecipients"),
+    *("ResolveAudience", "ReevaluateAudience", "ListChanges", "CountAudience"),
+    *("CheckWeddingAccess", "LookupRecipients"),
     *("GetDispatch", "ListDeliveries", "ExplainDelivery", "ListDeadLetters", "ListAddressSuppressions"),
 }
 CHANGES = {

@@ -278,6 +278,66 @@ class ReevaluateAudienceResponse(_message.Message):
 Global___ReevaluateAudienceResponse: _TypeAlias = ReevaluateAudienceResponse  # noqa: Y015
 
 @_typing.final
+class ListChangesRequest(_message.Message):
+    """ListChangesRequest asks what has changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_VERSION_FIELD_NUMBER: _builtins.int
+    since_version: _builtins.int
+    """since_version is the directory_version of an answer."""
+    def __init__(
+        self,
+        *,
+        since_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since_version", b"since_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangesRequest: _TypeAlias = ListChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListChangesResponse(_message.Message):
+    """ListChangesResponse says what has changed up to a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTORY_VERSION_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    WEDDING_IDS_FIELD_NUMBER: _builtins.int
+    ANYBODY_FIELD_NUMBER: _builtins.int
+    directory_version: _builtins.int
+    """directory_version is the place in the directory's log up to which this says everything."""
+    recipients: _builtins.bytes
+    """recipients is the serialised bitmap of those who have changed, or whose settings have."""
+    anybody: _builtins.bool
+    """anybody says that it may be about anybody and any wedding: the log does not go back so far, was read anew, or is
+    about more weddings than can be named. The other fields are empty then.
+    """
+    @_builtins.property
+    def wedding_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """wedding_ids are the weddings whose date, team or filters have changed; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        directory_version: _builtins.int = ...,
+        recipients: _builtins.bytes = ...,
+        wedding_ids: _abc.Iterable[_builtins.str] | None = ...,
+        anybody: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anybody", b"anybody", "directory_version", b"directory_version", "recipients", b"recipients", "wedding_ids", b"wedding_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChangesResponse: _TypeAlias = ListChangesResponse  # noqa: Y015
+
+@_typing.final
 class CountAudienceRequest(_message.Message):
     """CountAudienceRequest says who is meant."""
 

@@ -46,6 +46,11 @@ class AudienceServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ReevaluateAudienceRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ReevaluateAudienceResponse.FromString,
                 _registered_method=True)
+        self.ListChanges = channel.unary_unary(
+                '/wedsync.broadcast.v1.AudienceService/ListChanges',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ListChangesRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ListChangesResponse.FromString,
+                _registered_method=True)
         self.CountAudience = channel.unary_unary(
                 '/wedsync.broadcast.v1.AudienceService/CountAudience',
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.CountAudienceRequest.SerializeToString,
@@ -85,6 +90,14 @@ class AudienceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListChanges(self, request, context):
+        """ListChanges says whom the directory's log is about since a version: anyone whose settings, standing or team may be
+        others by now. It is for those who keep decisions, so that they ask again only about these.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CountAudience(self, request, context):
         """CountAudience counts who is meant. Errors: as ResolveAudience.
         """
@@ -118,6 +131,11 @@ def add_AudienceServiceServicer_to_server(servicer, server):
                     servicer.ReevaluateAudience,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ReevaluateAudienceRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ReevaluateAudienceResponse.SerializeToString,
+            ),
+            'ListChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChanges,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ListChangesRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ListChangesResponse.SerializeToString,
             ),
             'CountAudience': grpc.unary_unary_rpc_method_handler(
                     servicer.CountAudience,
@@ -191,6 +209,33 @@ class AudienceService:
             '/wedsync.broadcast.v1.AudienceService/ReevaluateAudience',
             wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ReevaluateAudienceRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ReevaluateAudienceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.AudienceService/ListChanges',
+            wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ListChangesRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_audience__pb2.ListChangesResponse.FromString,
             options,
             channel_credentials,
             insecure,

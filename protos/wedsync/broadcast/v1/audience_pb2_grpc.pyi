@@ -26,6 +26,10 @@ class AudienceServiceStub:
     """ReevaluateAudience decides again for those of members whose settings or teams have changed since a version, or
     whose quiet hours have begun or ended since a time. Who has not changed is in no slice.
     """
+    ListChanges: _aio.UnaryUnaryMultiCallable[_audience_pb2.ListChangesRequest, _audience_pb2.ListChangesResponse]
+    """ListChanges says whom the directory's log is about since a version: anyone whose settings, standing or team may be
+    others by now. It is for those who keep decisions, so that they ask again only about these.
+    """
     CountAudience: _aio.UnaryUnaryMultiCallable[_audience_pb2.CountAudienceRequest, _audience_pb2.CountAudienceResponse]
     """CountAudience counts who is meant. Errors: as ResolveAudience."""
     CheckWeddingAccess: _aio.UnaryUnaryMultiCallable[_audience_pb2.CheckWeddingAccessRequest, _audience_pb2.CheckWeddingAccessResponse]
@@ -55,6 +59,15 @@ class AudienceServiceServicer:
     ) -> _abc.AsyncIterator[_audience_pb2.ReevaluateAudienceResponse]:
         """ReevaluateAudience decides again for those of members whose settings or teams have changed since a version, or
         whose quiet hours have begun or ended since a time. Who has not changed is in no slice.
+        """
+
+    def ListChanges(
+        self,
+        request: _audience_pb2.ListChangesRequest,
+        context: _aio.ServicerContext[_audience_pb2.ListChangesRequest, _abc.Awaitable[_audience_pb2.ListChangesResponse]],
+    ) -> _abc.Awaitable[_audience_pb2.ListChangesResponse]:
+        """ListChanges says whom the directory's log is about since a version: anyone whose settings, standing or team may be
+        others by now. It is for those who keep decisions, so that they ask again only about these.
         """
 
     def CountAudience(
