@@ -159,6 +159,17 @@ class Audience:
         """Those from `start` up to, and without, `stop`."""
         return Audience(self.bitmap & BitMap(range(start, stop)))
 
+    def split_at(self, count: int) -> tuple["Audience", "Audience"]:
+        """The `count` lowest numbers, and the others."""
+        if count >= len(self):
+            return self, Audience()
+        edge = self.bitmap[count]
+        return self.slice(self.bitmap.min(), edge), self.slice(edge, self.bitmap.max() + 1)
+
+    def occupied(self, block_size: int = BLOCK_SIZE) -> Iterator[int]:
+        """The blocks that have somebody, in order."""
+        return _occupied(self.bitmap, block_size)
+
     def split_blocks(self, block_size: int = BLOCK_SIZE) -> Iterator[tuple[int, "Audience"]]:
         """Each block that has somebody, in order, with those who are in it."""
         for block in _occupied(self.bitmap, block_size):

@@ -6,6 +6,7 @@ from typing import Final, Self
 from services.dispatcher.domain import InFlightLimit, Priority
 from services.dispatcher.planner import PlanTerms
 from services.dispatcher.retention import RetentionTerms
+from services.dispatcher.review import AT_ONCE
 from services.dispatcher.store import LeaseTerms
 from shared.audience import CHUNK_MEMBERS
 from shared.auth import AuthSettings
@@ -44,13 +45,13 @@ class Settings:
 
     @property
     def worker_connections(self) -> int:
-        """So many that no lane waits for another: its planners, loop and review; and reports, reconciler and relay."""
-        return len(self.lanes) * (self.planners_per_lane + 2) + 4
+        """So many that no lane waits for another: its planners, loop and reviews; and what runs beside the lanes."""
+        return len(self.lanes) * (self.planners_per_lane + 1 + AT_ONCE) + 7
 
     @classmethod
     def read(cls, env: Environment) -> Self:
         """Raises SettingsError, which names the variable, for what is missing or breaks its rule."""
-        lanes = _lanes(env.text("DISPATCHER_LANES", _ALL_LANES))
+        lanes, lease = _lanes(env.text("DISPATCHER_LANES", _ALL_LANES)), _lease_terms(env)
         return cls(
             server=ServerSettings.read(env, PREFIX),
             auth=AuthSettings.read(env),
@@ -68,8 +69,8 @@ class Settings:
             # From the announcement of an urgent broadcast to its inboxes, or thereabouts.
             step_aside_s=env.seconds("DISPATCHER_STEP_ASIDE_S", 0.05, least=0.0, most=0.1),
             planners_per_lane=env.integer("DISPATCHER_PLANNERS_PER_LANE", 4, least=1, most=64),
-            plan=_plan_terms(env),
-            lease=_lease_terms(env),
+            plan=_plan_terms(env, lease.fresh_s),
+            lease=lease,
             retention=RetentionTerms.read(env),
             log_format=read_format(env),
         )
@@ -85,7 +86,7 @@ def _lanes(text: str) -> tuple[Priority, ...]:
     return tuple(sorted(by_slug[slug] for slug in slugs))
 
 
-def _plan_terms(env: Environment) -> PlanTerms:
+def _plan_terms(env: Environment, fresh_s: float) -> PlanTerms:
     urgent = InFlightLimit(
         chunks=env.integer("DISPATCHER_CHUNKS_IN_FLIGHT", 2, least=1, most=64),
         # As many as four full chunks hold, so that the inbox has some to commit together while others are on their way.
@@ -101,6 +102,7 @@ def _plan_terms(env: Environment) -> PlanTerms:
     return PlanTerms(
         limits={priority: bulk if priority.is_bulk else urgent for priority in Priority},
         release_per_second=env.integer("DISPATCHER_RELEASE_PER_SECOND", 5_000, least=1, most=1_000_000),
+        fresh_s=fresh_s,
     )
 
 

@@ -143,7 +143,10 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A chunk without a number: members that share kind, state and, as the kind has it, channel, reason and release."""
+    """A chunk without a number: members that share kind, state and, as the kind has it, channel, reason and release.
+
+    `turn` says which of those that are released at one time go first.
+    """
 
     kind: Kind
     state: ChunkState
@@ -151,6 +154,7 @@ class Draft:
     channel: Channel | None = None
     reason: Reason | None = None
     release_at: datetime | None = None
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,9 @@ REPORTS: Final = Counter(
 REVIEWED: Final = Counter(
     "wedsync_dispatcher_reviewed_chunks_total", "Chunks that were decided again, by outcome.", ["outcome"]
 )
+LET_GO: Final = Counter(
+    "wedsync_dispatcher_let_go_total", "Alerts let go whose quiet hours had ended, in people."
+)
 DEAD_LETTERS: Final = Counter(
     "wedsync_dispatcher_dead_letters_total", "Messages put aside, by cause.", ["cause"]
 )

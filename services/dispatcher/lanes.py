@@ -8,6 +8,7 @@ import structlog
 from services.dispatcher.courier import Courier
 from services.dispatcher.courtesy import Courtesy
 from services.dispatcher.domain import InFlightLimit, Priority
+from services.dispatcher.neighbours import Audiences
 from services.dispatcher.review import Reviewer, Rounds
 from services.dispatcher.store import DispatchStore
 from shared.backoff import backoff_s
@@ -18,6 +19,7 @@ from shared.wake import wait_for_hint
 log = structlog.get_logger(__name__)
 
 _BATCH: Final = 16
+_NO_VERSION: Final = 2**62
 _SHORTEST_PAUSE_S: Final = 0.02
 _BUSY_PAUSE_S: Final = 0.1
 _IDLE_PAUSE_S: Final = 1.0
@@ -43,6 +45,7 @@ class Lane:
         limit: InFlightLimit,
         clock: Clock,
         *,
+        heads: Audiences,
         hears_reports: bool,
         courtesy: Courtesy | None = None,
     ) -> None:
@@ -55,7 +58,10 @@ class Lane:
         self._clock = clock
         self._pauses = Pauses(clock, hears_reports=hears_reports)
         self._wake = asyncio.Event()
-        self._rounds = Rounds(reviewer, priority.slug, self._wake.set)
+        self._rounds = Rounds(reviewer, priority.slug, self._note_decided, self._wake.set)
+        self._heads = heads
+        self._least_version = 0
+        self._has_decided = False
         self._stopping = False
 
     def wake(self) -> None:
@@ -98,13 +104,33 @@ class Lane:
         """Send what may leave, and have decided again what waited too long; whether more may leave at once."""
         self._courier.require_connection()
         await self.step_aside()
-        leased, stale = await self._store.lease(self.priority, self._limit, _BATCH)
+        least_version = await self._take_up()
+        leased, stale = await self._store.lease(self.priority, self._limit, _BATCH, least_version)
         await self._courier.send(leased)
         self._rounds.begin(stale)
         if leased:
             self._pauses.note_progress()
         # A batch that was not full had all that there was room for.
         return len(leased) == _BATCH
+
+    async def _take_up(self) -> int:
+        """The directory version from which on a decision counts: what was accepted before now binds what leaves now.
+
+        After a review it is the one from before that, because in a directory that changes all the time nothing would
+        ever leave otherwise. When nobody can be asked, nothing counts, and so everything is decided again.
+        """
+        if self._has_decided:
+            self._has_decided = False
+            return self._least_version
+        try:
+            self._least_version = await self._heads.head()
+        except DependencyUnavailable:
+            return _NO_VERSION
+        return self._least_version
+
+    def _note_decided(self) -> None:
+        self._has_decided = True
+        self._wake.set()
 
 
 class Pauses:

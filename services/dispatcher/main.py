@@ -12,7 +12,10 @@ from services.dispatcher.config import Settings
 from services.dispatcher.consumer import due_workers, report_worker
 from services.dispatcher.courier import Courier
 from services.dispatcher.courtesy import Courtesy
+from services.dispatcher.cutting import Cutting
 from services.dispatcher.domain import Priority
+from services.dispatcher.following import Following
+from services.dispatcher.hold_store import HoldStore
 from services.dispatcher.lanes import Lane
 from services.dispatcher.neighbours import (
     AUDIENCE_SERVICE,
@@ -24,6 +27,7 @@ from services.dispatcher.neighbours import (
 )
 from services.dispatcher.planner import Planner
 from services.dispatcher.reconciler import Reconciler
+from services.dispatcher.releases import Releases
 from services.dispatcher.retention import own_cleaner
 from services.dispatcher.review import Reviewer
 from services.dispatcher.store import SCHEMA, DispatchStore
@@ -70,10 +74,16 @@ async def start(settings: Settings) -> RunningDispatcher:
     store = DispatchStore(worked, settings.lease, relay.wake)
     audiences, courier = Audiences(preferences), Courier(nats)
     planner = Planner(store, Orders(sender), audiences, courier, terms, clock)
-    reviewer = Reviewer(store, audiences, Readers(inbox), terms.release_per_second)
+    reviewer = Reviewer(store, audiences, Readers(inbox), terms.part, clock)
     courtesy = await Courtesy.listening(nats, clock, settings.step_aside_s)
-    lanes = _lanes(settings, store, reviewer, courier, clock, courtesy)
-    reconciler = Reconciler(store, reviewer, courier, lanes, terms.release_per_second)
+    lanes = _lanes(settings, store, reviewer, courier, clock, audiences, courtesy)
+    holds = HoldStore(worked)
+    timed = (
+        Reconciler(store, courier, settings.lanes),
+        Cutting(holds, store, settings.lanes, terms.part),
+        Releases(holds, lanes.values(), terms.release_per_second),
+        Following(holds, audiences, reviewer, settings.lanes, clock),
+    )
     consumers = due_workers(nats, lanes, planner, store, clock, settings.planners_per_lane)
     cleaner = own_cleaner(worked, settings.worker_database_url, settings.retention, clock)
     if settings.applies_reports:
@@ -99,7 +109,7 @@ async def start(settings: Settings) -> RunningDispatcher:
     )
     failpoints.check_declared()
 
-    loops: tuple[Loop, ...] = (*lanes.values(), reconciler, relay, cleaner)
+    loops: tuple[Loop, ...] = (*lanes.values(), *timed, relay, cleaner)
     background = (
         *(asyncio.create_task(each.run(), name=type(each).__name__) for each in loops),
         *(asyncio.create_task(each.run(), name=type(each).__name__) for each in consumers.values()),
@@ -124,6 +134,7 @@ def _lanes(
     reviewer: Reviewer,
     courier: Courier,
     clock: SystemClock,
+    audiences: Audiences,
     courtesy: Courtesy,
 ) -> dict[Priority, Lane]:
     return {
@@ -134,6 +145,7 @@ def _lanes(
             courier,
             settings.plan.limits[priority],
             clock,
+            heads=audiences,
             hears_reports=settings.applies_reports,
             courtesy=courtesy if priority.is_bulk else None,
         )

@@ -20,7 +20,7 @@ from services.dispatcher.domain import (
     ledger,
 )
 from services.dispatcher.snapshot import BrokenSnapshot, Slice
-from services.dispatcher.work import Dispatch, Due, LeasedChunk, Order, Report, Rules, StopAnswer
+from services.dispatcher.work import Changes, Dispatch, Due, LeasedChunk, Order, Report, Rules, StopAnswer
 from shared.audience import Audience
 
 CATEGORIES: Final = {each: common_pb2.Category.Value(f"CATEGORY_{each.name}") for each in Category}
@@ -179,6 +179,13 @@ def slice_of(message: audience_pb2.AudienceSlice) -> Slice:
         )
     except KeyError as error:
         raise BrokenSnapshot("a slice has a channel, outcome or reason that is unknown here") from error
+
+
+def changes_of(message: audience_pb2.ListChangesResponse) -> Changes:
+    """Whom a stretch of the directory's log is about."""
+    people = Audience.from_bytes(message.recipients) if message.recipients else Audience()
+    weddings = frozenset(map(UUID, message.wedding_ids))
+    return Changes(message.directory_version, people, weddings, message.anybody)
 
 
 def dispatch_message(dispatch: Dispatch) -> dispatcher_pb2.Dispatch:

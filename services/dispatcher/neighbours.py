@@ -12,15 +12,24 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
 from services.dispatcher.domain import Channel, Decided
-from services.dispatcher.messages import CHANNELS, order_of, rules_message, slice_of, time_message, time_of
+from services.dispatcher.messages import (
+    CHANNELS,
+    changes_of,
+    order_of,
+    rules_message,
+    slice_of,
+    time_message,
+    time_of,
+)
 from services.dispatcher.snapshot import BrokenSnapshot, Slice, Snapshot
-from services.dispatcher.work import Order, Rules
+from services.dispatcher.work import Changes, Order, Rules
 from shared.audience import Audience
 from shared.channels import ServiceChannel
 from shared.errors import IllegalState, NotFound, ServiceError
 
 RESOLVE_TIMEOUT_S: Final = 10.0
-REEVALUATE_TIMEOUT_S: Final = 3.0
+# With half of the time for which a decision is fresh, nothing leaves more than a second after it was asked for.
+REEVALUATE_TIMEOUT_S: Final = 0.75
 SLICES_BETWEEN_TURNS: Final = 32
 
 ORDER_METHOD: Final = "wedsync.broadcast.v1.SenderService/GetDispatchOrder"
@@ -109,6 +118,15 @@ class Audiences:
         if last is None:
             raise BrokenSnapshot("an answer about members was empty")
         return slices, _decided(last)
+
+    async def head(self) -> int:
+        """The version of the directory at this call."""
+        return (await self._stub.LookupRecipients(audience_pb2.LookupRecipientsRequest())).directory_version
+
+    async def changes_since(self, version: int) -> Changes:
+        """Whom the directory's log is about since a version."""
+        response = await self._stub.ListChanges(audience_pb2.ListChangesRequest(since_version=version))
+        return changes_of(response)
 
     async def role_of(self, user_id: UUID) -> str | None:
         """The role that the directory gives a person now; None for somebody it does not know."""

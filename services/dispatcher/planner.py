@@ -31,10 +31,16 @@ _DRAFTS_BETWEEN_TURNS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class PlanTerms:
-    """How much of a broadcast leaves at once, by its lane, and how many alerts may be released in a second."""
+    """How much leaves at once, by its lane; how many are released in a second; how long a decision is fresh."""
 
     limits: Mapping[Priority, InFlightLimit]
     release_per_second: int
+    fresh_s: float
+
+    @property
+    def part(self) -> int:
+        """How many people go at a time: so few that a second is filled up, and no larger part of it goes at once."""
+        return max(1, self.release_per_second // 10)
 
 
 class Planner:
@@ -63,7 +69,7 @@ class Planner:
         """
         began = self._clock.monotonic()
         order, snapshot = await self._begin(due)
-        plan = await self._draw_up(order, snapshot)
+        plan = await self._draw_up(order, snapshot, began)
         planned = await self._store.plan(plan, self._clock.monotonic() - began)
         lane = order.rules.priority.slug
         PLAN_SECONDS.labels(lane).observe(self._clock.monotonic() - began)
@@ -109,7 +115,7 @@ class Planner:
             return None
         return await self._audiences.resolve(order)
 
-    async def _draw_up(self, order: Order, snapshot: Snapshot | None) -> Plan:
+    async def _draw_up(self, order: Order, snapshot: Snapshot | None, began: float) -> Plan:
         if snapshot is None:
             return Plan(
                 order.rules, DispatchState.EXPIRED, order.expires_at, Decided(0, self._clock.now()), 0, ()
@@ -118,12 +124,15 @@ class Planner:
         drafts = await self._cut(snapshot)
         has_work = any(draft.state is ChunkState.PENDING for draft in drafts)
         state = DispatchState.DISPATCHING if has_work else DispatchState.CLOSED
-        leased = lease_first(drafts, self._terms.limits[order.rules.priority])
+        # What has taken longer is decided again before it leaves, as if it had waited in its lane.
+        is_fresh = self._clock.monotonic() - began < self._terms.fresh_s
+        leased = lease_first(drafts, self._terms.limits[order.rules.priority]) if is_fresh else tuple(drafts)
         return Plan(order.rules, state, order.expires_at, snapshot.decided, snapshot.targeted, leased)
 
     async def _cut(self, snapshot: Snapshot) -> list[Draft]:
         """The chunks of a snapshot; a large one is cut in turns, so that others are not kept waiting."""
         drafts = []
+        # Coarsely, because somebody waits for the plan; what is due soon is cut into parts in time.
         for draft in partition(snapshot.slices, self._terms.release_per_second):
             drafts.append(draft)
             if len(drafts) % _DRAFTS_BETWEEN_TURNS == 0:

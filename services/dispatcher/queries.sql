@@ -1,13 +1,13 @@
 -- name: plan_dispatch
 -- The snapshot, its chunks and the look for a cancel are one commit, because who is in it must never change after.
 SELECT plan_dispatch(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22
 ) AS outcome;
 
 -- name: lease_chunks
 -- One round trip chooses, fences and hands out, so that a lane waits for the disk once.
 SELECT broadcast_id, chunk, kind, epoch, members, decided_version, decided_at, looked_at, is_leased
-FROM lease_lane($1, $2, $3, $4, $5, $6, $7, $8);
+FROM lease_lane($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
 -- name: lease_again
 -- What the inbox has not answered for in time is sent again under the next epoch, each time after a longer wait: a chunk
@@ -35,30 +35,49 @@ WHERE broadcast_id = ANY ($1);
 
 -- name: confirm_decisions
 -- Looked at again, and nobody has to be decided otherwise.
-SELECT confirm_decisions($1, $2, $3, $4);
+SELECT confirm_decisions($1, $2, $3, $4, $5, $6);
 
 -- name: redecide_chunk
 -- Who stays and who moves on change together, or the ledger would not add up.
-SELECT redecide_chunk($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS is_changed;
+SELECT redecide_chunk(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17
+) AS is_changed;
 
--- name: find_due_alerts
--- Only alerts whose items have arrived, the longest waiting first, and no more people than may be released in a second.
-SELECT due.broadcast_id, due.chunk, due.members, due.decided_at, due.looked_at
-FROM (
-    SELECT
-        chunks.broadcast_id, chunks.chunk, chunks.members, chunks.decided_at, chunks.looked_at,
-        sum(chunks.size) OVER waiting AS total, row_number() OVER waiting AS place
-    FROM chunks
-    INNER JOIN dispatches ON dispatches.broadcast_id = chunks.broadcast_id
-    WHERE chunks.priority = ANY ($1)
-        AND chunks.state = 'held'
-        AND chunks.release_at <= now()
-        AND dispatches.state = 'closed'
-        AND (dispatches.expires_at IS NULL OR dispatches.expires_at > now())
-    WINDOW waiting AS (ORDER BY chunks.release_at, chunks.broadcast_id, chunks.chunk)
-) AS due
-WHERE due.place <= $3 AND (due.place = 1 OR due.total <= $2)
-ORDER BY due.place;
+-- name: let_go
+-- The holds that have ended, in turn, as many people as this second has room for.
+SELECT released, next_s, lanes FROM let_go($1, $2);
+
+-- name: find_coarse
+-- What is due soon and still has to be cut into parts that can go one after the other.
+SELECT broadcast_id, chunk, members, decided_version, decided_at, looked_at, release_at, turn
+FROM chunks
+WHERE priority = ANY ($1) AND state = 'held' AND release_at <= now() + interval '1 minute' AND size > $2
+ORDER BY release_at
+LIMIT $3;
+
+-- name: find_oldest_decision
+-- From when on somebody whose alert is held may have changed without anybody having looked.
+SELECT min(decided_version) AS version FROM chunks WHERE priority = ANY ($1) AND state = 'held';
+
+-- name: is_any_held
+-- So that nobody is asked for changes that concern nobody.
+SELECT EXISTS (SELECT FROM chunks WHERE priority = ANY ($1) AND state = 'held') AS is_any_held;
+
+-- name: list_held
+-- What is held in a lane, page by page in the order of its index.
+SELECT
+    chunks.broadcast_id, chunks.chunk, chunks.members, chunks.decided_version, chunks.decided_at, chunks.looked_at,
+    chunks.release_at, chunks.turn
+FROM chunks
+WHERE chunks.priority = $1
+    AND chunks.state = 'held'
+    AND (chunks.release_at, chunks.turn, chunks.broadcast_id, chunks.chunk) > ($2, $3, $4, $5)
+ORDER BY chunks.release_at, chunks.turn, chunks.broadcast_id, chunks.chunk
+LIMIT $6;
+
+-- name: list_walls
+-- The broadcasts among these that are about one of these weddings, or bound by its team.
+SELECT broadcast_id FROM dispatches WHERE broadcast_id = ANY ($1) AND wall && $2;
 
 -- name: lock_expired
 -- Whoever changes chunks locks their dispatch first, in the order of ids. Alerts are looked at when they are due.

@@ -1,7 +1,7 @@
-"""Owns what time alone brings about: leases that end unanswered, holds that end, and broadcasts that expire."""
+"""Owns what time alone brings about: leases that end unanswered, and broadcasts that expire."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import structlog
@@ -9,8 +9,6 @@ import structlog
 from services.dispatcher.courier import Courier
 from services.dispatcher.domain import Priority
 from services.dispatcher.figures import CHUNKS_SENT_AGAIN, tell_closed
-from services.dispatcher.lanes import Lane
-from services.dispatcher.review import Reviewer
 from services.dispatcher.store import DispatchStore
 from shared.errors import DependencyUnavailable
 from shared.wake import wait_for_hint
@@ -26,19 +24,10 @@ _STUCK_AFTER: Final = 5
 class Reconciler:
     """Looks every second after the chunks of its lanes. Any number may run, in any number of processes."""
 
-    def __init__(
-        self,
-        store: DispatchStore,
-        reviewer: Reviewer,
-        courier: Courier,
-        lanes: Mapping[Priority, Lane],
-        release_per_second: int,
-    ) -> None:
+    def __init__(self, store: DispatchStore, courier: Courier, lanes: Collection[Priority]) -> None:
         self._store = store
-        self._reviewer = reviewer
         self._courier = courier
         self._lanes = lanes
-        self._release_per_second = release_per_second
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -47,7 +36,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Make a round every second until `stop`."""
-        steps = (self.send_again, self.expire, self.release)
+        steps = (self.send_again, self.expire)
         while not self._stop.is_set():
             for step in steps:
                 await self._attempt(step)
@@ -73,16 +62,6 @@ class Reconciler:
     async def expire(self) -> None:
         """End what still waits of broadcasts that have expired."""
         tell_closed(await self._store.expire(self._lanes))
-
-    async def release(self) -> None:
-        """Let go the alerts whose hold has ended, about as many people as may be alerted within a second."""
-        alerts = await self._store.due_alerts(self._lanes, self._release_per_second, _BATCH)
-        if alerts:
-            await self._reviewer.review(alerts, self._wake_lanes)
-
-    def _wake_lanes(self) -> None:
-        for lane in self._lanes.values():
-            lane.wake()
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         """One thing that cannot be done now must not keep the others from being done."""

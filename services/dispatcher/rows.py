@@ -52,6 +52,11 @@ def draft_columns(drafts: Sequence[Draft]) -> tuple[object, ...]:
     )
 
 
+def turn_column(drafts: Sequence[Draft]) -> list[int]:
+    """The turns of drafts, a column of its own because it came later."""
+    return [draft.turn for draft in drafts]
+
+
 def redecision_columns(chunk: WaitingChunk, change: Redecision, decided: Decided) -> tuple[object, ...]:
     """A chunk as it was read, and its new form."""
     return (
@@ -64,6 +69,7 @@ def redecision_columns(chunk: WaitingChunk, change: Redecision, decided: Decided
         decided.directory_version,
         decided.time,
         *draft_columns(change.moved),
+        turn_column(change.moved),
     )
 
 
@@ -88,15 +94,17 @@ def waiting_chunk(row: Row) -> WaitingChunk:
 
 
 def held_chunk(row: Row) -> WaitingChunk:
-    """An alert whose hold has ended: since its window did too, everything is decided anew."""
+    """A chunk of alerts that waits for the end of quiet hours."""
     return WaitingChunk(
         row["broadcast_id"],
         row["chunk"],
         Kind.ALERT,
         ChunkState.HELD,
         Audience.from_bytes(row["members"]),
-        Decided(0, row["decided_at"]),
+        Decided(row["decided_version"], row["decided_at"]),
         row["looked_at"],
+        row["release_at"],
+        row["turn"],
     )
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from services.dispatcher.domain import (
@@ -16,10 +16,11 @@ from services.dispatcher.domain import (
     Kind,
     Reason,
 )
-from shared.audience import BLOCK_SIZE, CHUNK_MEMBERS, Audience
+from shared.audience import CHUNK_MEMBERS, Audience
 
-_SECOND: Final = timedelta(seconds=1)
 _GOLDEN_RATIO: Final = 2_654_435_769  # 2**32 divided by it
+# As many numbers as a bitmap keeps together, so that to cut at them costs little however many holds there are.
+_NEIGHBOURS: Final = 65_536
 
 
 class BrokenSnapshot(ValueError):
@@ -71,9 +72,10 @@ def verify(snapshot: Snapshot) -> None:
         raise BrokenSnapshot("someone would be alerted of what is not in their inbox")
 
 
-def partition(slices: Sequence[Slice], release_per_second: int) -> Iterator[Draft]:
+def partition(slices: Sequence[Slice], most_held: int) -> Iterator[Draft]:
     """The chunks of a decided audience: loud items first, then silent ones, then what is held, then what is suppressed.
 
+    What is held is cut into chunks of at most `most_held` people.
     Yields as it goes, so that a caller with a million members can let others have their turn in between.
     """
     alerted, in_inbox = _now(slices, Channel.REALTIME), _now(slices, Channel.IN_APP)
@@ -85,12 +87,12 @@ def partition(slices: Sequence[Slice], release_per_second: int) -> Iterator[Draf
         for part in _parts(kind, members):
             yield Draft(kind, ChunkState.PENDING, part)
     for release_at, members in _held(slices).items():
-        yield from _spread(members, release_at, release_per_second)
+        yield from in_turn(members, release_at, most_held)
     for (channel, reason), members in _suppressed(slices).items():
         yield Draft(Kind.NONE, ChunkState.SUPPRESSED, members, channel=channel, reason=reason)
 
 
-def redecide(kind: Kind, members: Audience, slices: Sequence[Slice], release_per_second: int) -> Redecision:
+def redecide(kind: Kind, members: Audience, slices: Sequence[Slice], most_held: int) -> Redecision:
     """What a chunk becomes when `slices` say anew what some of its members get; who is in none of them stays."""
     channels = CHANNELS_OF[kind]
     ours = [replace(part, members=part.members & members) for part in slices if part.channel in channels]
@@ -100,12 +102,29 @@ def redecide(kind: Kind, members: Audience, slices: Sequence[Slice], release_per
         unsaid = changed - Audience.union_of(part.members for part in ours if part.channel is channel)
         ours.append(Slice(channel, DeliveryState.PENDING, unsaid))
     kept, moved = members - changed, []
-    for draft in partition(ours, release_per_second):
+    for draft in partition(ours, most_held):
         if draft.kind is kind and draft.state is ChunkState.PENDING:
             kept |= draft.members
         else:
             moved.append(draft)
     return Redecision(kept, tuple(moved))
+
+
+def redecide_held(
+    members: Audience, release_at: datetime, slices: Sequence[Slice], now: datetime, most_held: int
+) -> Redecision:
+    """What becomes of alerts that are held until `release_at` when `slices` say anew what some of them get.
+
+    Who is awake by now is held until `now`, so that however many there are, they are released as everybody is.
+    """
+    held = []
+    for part in slices:
+        if part.outcome is DeliveryState.PENDING:
+            part = replace(part, outcome=DeliveryState.HELD, release_at=now)
+        if part.channel is Channel.REALTIME and part.release_at != release_at:
+            held.append(replace(part, members=part.members & members))
+    changed = Audience.union_of(part.members for part in held)
+    return Redecision(members - changed, tuple(partition(held, most_held)))
 
 
 def spare_readers(slices: Sequence[Slice], members: Audience, readers: Audience) -> list[Slice]:
@@ -151,42 +170,40 @@ def _suppressed(slices: Iterable[Slice]) -> dict[tuple[Channel, Reason], Audienc
     return suppressed
 
 
-def _spread(members: Audience, release_at: datetime, release_per_second: int) -> Iterator[Draft]:
-    """Alerts from `release_at` on, at most `release_per_second` in a second.
+def in_turn(members: Audience, release_at: datetime, most: int) -> Iterator[Draft]:
+    """Alerts that are due at `release_at`, in parts of at most `most` that can be let go one after the other.
 
-    Whose turn is when follows from a hash of the block that their number is in: a few set operations instead of one a
-    person.
+    Whose turn is when follows from people's numbers alone: by a hash of the 65,536 that a number is one of, and among
+    these by the numbers. So everyone has the same place in every hold, however many are in it, and all alerts of one
+    person come together. It is a few set operations for each of them instead of one a person.
     """
-    if len(members) <= release_per_second:
-        yield from _alerts(members, release_at)
+    most, in_order = min(most, CHUNK_MEMBERS), sorted(members.occupied(_NEIGHBOURS), key=_turn)
+    if len(members) <= most:
+        yield _alert(members, release_at, _turn(in_order[0]))
         return
-    turn, due, size = release_at, list[Audience](), 0
-    for _, part in sorted(_portions(members, release_per_second), key=_hash_of_block):
-        if due and size + len(part) > release_per_second:
-            yield from _alerts(Audience.union_of(due), turn)
-            turn, due, size = turn + _SECOND, [], 0
-        due.append(part)
-        size += len(part)
-    yield from _alerts(Audience.union_of(due), turn)
+    turn, part, room = 0, list[Audience](), most
+    for block in in_order:
+        rest = members.slice(block * _NEIGHBOURS, (block + 1) * _NEIGHBOURS)
+        while rest:
+            if not part:
+                turn = _turn(block)
+            taken, rest = rest.split_at(room)
+            part.append(taken)
+            room -= len(taken)
+            if not room:
+                yield _alert(Audience.union_of(part), release_at, turn)
+                part, room = [], most
+    if part:
+        yield _alert(Audience.union_of(part), release_at, turn)
 
 
-def _portions(members: Audience, most: int) -> Iterator[tuple[int, Audience]]:
-    """Numbered parts of an audience, none of more than `most`, and few: about eight of them are `most`."""
-    narrow = min(BLOCK_SIZE, 1 << (most.bit_length() - 1))
-    span = members.bitmap.max() - members.bitmap.min() + 1
-    wide = narrow
-    while 16 * wide * len(members) <= most * span:
-        wide *= 2
-    for number, part in members.split_blocks(wide):
-        if len(part) <= most:
-            yield number, part
-        else:
-            yield from part.split_blocks(narrow)
+def _alert(members: Audience, release_at: datetime, turn: int) -> Draft:
+    return Draft(Kind.ALERT, ChunkState.HELD, members, release_at=release_at, turn=turn)
 
 
-def _alerts(members: Audience, release_at: datetime) -> Iterator[Draft]:
-    for part in _parts(Kind.ALERT, members):
-        yield Draft(Kind.ALERT, ChunkState.HELD, part, release_at=release_at)
+def _turn(block: int) -> int:
+    """Fibonacci hashing: neighbours land far apart, and nothing has to be remembered."""
+    return (block * _GOLDEN_RATIO & 0xFFFF_FFFF) >> 1
 
 
 def _parts(kind: Kind, members: Audience) -> Iterator[Audience]:
@@ -195,8 +212,3 @@ def _parts(kind: Kind, members: Audience) -> Iterator[Audience]:
         yield members
     else:
         yield from members.chunks()
-
-
-def _hash_of_block(numbered: tuple[int, Audience]) -> int:
-    """Fibonacci hashing: neighbours land far apart, and nothing has to be remembered."""
-    return numbered[0] * _GOLDEN_RATIO & 0xFFFF_FFFF

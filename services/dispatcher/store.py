@@ -49,6 +49,14 @@ class LeaseTerms:
         """The first lease."""
         return timedelta(seconds=self.first_s)
 
+    def age(self, age_s: float) -> timedelta:
+        """How old a decision counts as that was asked for so long ago.
+
+        Never so old that nothing could leave while the directory takes long to answer: how long it may take is bounded
+        where it is asked.
+        """
+        return timedelta(seconds=min(age_s, self.fresh_s / 2))
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -82,7 +90,11 @@ class DispatchStore:
         """Commit a snapshot unless there is one already, or a cancel; `elapsed_s` is how long ago work on it began."""
         await failpoint("dispatcher.plan.before_commit")
         elapsed = timedelta(seconds=elapsed_s)
-        arguments = (*rows.plan_columns(plan), elapsed, *rows.draft_columns(plan.drafts), self._terms.first)
+        arguments = (
+            *(*rows.plan_columns(plan), elapsed, *rows.draft_columns(plan.drafts)),
+            self._terms.first,
+            rows.turn_column(plan.drafts),
+        )
         if plan.state is DispatchState.DISPATCHING:
             outcome = await self._database.fetchval(_QUERIES["plan_dispatch"], *arguments)
             planned = _planned(plan, outcome)
@@ -106,9 +118,12 @@ class DispatchStore:
         return Planned(True, plan.state, closure)
 
     async def lease(
-        self, priority: Priority, limit: InFlightLimit, batch: int
+        self, priority: Priority, limit: InFlightLimit, batch: int, least_version: int = 0
     ) -> tuple[list[LeasedChunk], list[WaitingChunk]]:
-        """What leaves this lane now, and what would if it had been decided more recently."""
+        """What leaves this lane now, and what would if it had been decided more recently.
+
+        That is lately, and at this version of the directory or a later one.
+        """
         found = await self._database.fetch(
             _QUERIES["lease_chunks"],
             priority,
@@ -119,6 +134,7 @@ class DispatchStore:
             batch,
             self._terms.first,
             timedelta(seconds=self._terms.fresh_s),
+            least_version,
         )
         leased = [rows.leased_chunk(row, priority) for row in found if row["is_leased"]]
         if leased:
@@ -140,36 +156,32 @@ class DispatchStore:
         found = await self._database.fetch(_QUERIES["read_rules"], list(broadcast_ids))
         return {row["broadcast_id"]: rows.rules(row) for row in found}
 
-    async def confirm(self, broadcast_id: UUID, chunks: Sequence[int], decided: Decided) -> None:
-        """These pending chunks are as they should be at this time."""
+    async def confirm(self, chunks: Sequence[WaitingChunk], decided: Decided, age_s: float) -> None:
+        """These chunks of one broadcast, in one state, are as they should be; that was asked so long ago."""
         await self._database.execute(
             _QUERIES["confirm_decisions"],
-            broadcast_id,
-            list(chunks),
+            chunks[0].broadcast_id,
+            [chunk.chunk for chunk in chunks],
             decided.directory_version,
             decided.time,
+            self._terms.age(age_s),
+            chunks[0].state,
         )
 
     async def redecide(
-        self, changes: Sequence[tuple[WaitingChunk, Redecision]], decided: Decided
+        self, changes: Sequence[tuple[WaitingChunk, Redecision]], decided: Decided, age_s: float
     ) -> list[Closure]:
         """Put chunks of one broadcast into their new form; what somebody else has changed meanwhile stays theirs."""
+        age = self._terms.age(age_s)
         async with self._database.transaction() as transaction:
             for chunk, change in changes:
                 await transaction.fetchval(
-                    _QUERIES["redecide_chunk"], *rows.redecision_columns(chunk, change, decided)
+                    _QUERIES["redecide_chunk"], *rows.redecision_columns(chunk, change, decided), age
                 )
             closures = await self._close_finished(transaction, {chunk.broadcast_id for chunk, _ in changes})
             await failpoint("dispatcher.redecide.before_commit")
         await failpoint("dispatcher.redecide.after_commit")
         return self._announced(closures)
-
-    async def due_alerts(
-        self, priorities: Collection[Priority], members: int, chunks: int
-    ) -> list[WaitingChunk]:
-        """Alerts whose hold has ended: at most so many members and chunks, but one chunk in any case."""
-        found = await self._database.fetch(_QUERIES["find_due_alerts"], list(priorities), members, chunks)
-        return [rows.held_chunk(row) for row in found]
 
     async def expire(self, priorities: Collection[Priority]) -> list[Closure]:
         """End what waits of broadcasts that have passed their expiry."""

@@ -78,7 +78,8 @@ class LeasedChunk:
 class WaitingChunk:
     """A chunk whose members have to be decided again before it can leave; `state` is pending or held.
 
-    `looked_at` tells whether somebody else has changed it since it was read.
+    `looked_at` tells whether somebody else has changed it since it was read. A held one is due at `release_at`, and
+    then has its `turn`.
     """
 
     broadcast_id: UUID
@@ -88,6 +89,33 @@ class WaitingChunk:
     members: Audience
     decided: Decided
     looked_at: datetime
+    release_at: datetime | None = None
+    turn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Whom a stretch of the directory's log is about, up to and with `version`; weddings by their ids.
+
+    With `is_anybody` it may be about anybody.
+    """
+
+    version: int
+    people: Audience
+    weddings: frozenset[UUID]
+    is_anybody: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How many people were let go, in how many seconds the next hold ends, and where alerts are on their way.
+
+    `next_s` is 0 when a hold has ended, None when nothing is held.
+    """
+
+    people: int
+    next_s: float | None
+    lanes: frozenset[Priority]
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,7 +243,7 @@ async def _serve(
     settings = ServerSettings("TEST", Address("127.0.0.1", 0), None, Transport(), pause_s=0, finish_s=1.0)
     server = GrpcServer(settings, EdgeInterceptor(verifier), HealthMonitor(()))
     server.add(add_SenderServiceServicer_to_server, sender, _only("GetDispatchOrder"))
-    audience_methods = _only("ResolveAudience", "ReevaluateAudience", "LookupRecipients")
+    audience_methods = _only("ResolveAudience", "ReevaluateAudience", "ListChanges", "LookupRecipients")
     server.add(add_AudienceServiceServicer_to_server, directory, audience_methods)
     server.add(add_InboxServiceServicer_to_server, inbox, _only("ListReaders"))
     return server

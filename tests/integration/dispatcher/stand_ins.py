@@ -62,24 +62,41 @@ class Decision:
 
 @dataclass(slots=True)
 class DirectoryBook(AudienceServiceServicer):
-    """Decisions by broadcast type: each test broadcast has a type of its own. `pause_s` is what a review takes."""
+    """Decisions by broadcast type: each test broadcast has a type of its own. `pause_s` is what a review takes,
+    `resolve_pause_s` what a first answer does.
+
+    Everybody is decided about at `version` at first; `changes` is what the log says after it.
+    """
 
     decisions: dict[str, Decision] = field(default_factory=dict)
     resolved: list[str] = field(default_factory=list)
     reviewed: list[audience_pb2.ReevaluateAudienceRequest] = field(default_factory=list)
     pause_s: float = 0.0
+    resolve_pause_s: float = 0.0
+    version: int = 7
+    changes: audience_pb2.ListChangesResponse = field(default_factory=audience_pb2.ListChangesResponse)
+    listed: list[int] = field(default_factory=list)
+
+    async def ListChanges(
+        self, request: audience_pb2.ListChangesRequest, context: object
+    ) -> audience_pb2.ListChangesResponse:
+        self.listed.append(request.since_version)
+        if request.since_version >= self.changes.directory_version:
+            return audience_pb2.ListChangesResponse(directory_version=request.since_version)
+        return self.changes
 
     async def ResolveAudience(
         self, request: audience_pb2.ResolveAudienceRequest, context: object
     ) -> AsyncIterator[audience_pb2.ResolveAudienceResponse]:
         self.resolved.append(request.rules.type)
+        await asyncio.sleep(self.resolve_pause_s)
         decision = self.decisions[request.rules.type]
         if decision.failure is not None:
             raise decision.failure
         # A message each, and one without any: both are how an answer may come.
         for part in [[_message(each)] for each in decision.snapshot] or [[]]:
             yield audience_pb2.ResolveAudienceResponse(
-                slices=part, targeted=decision.targeted, directory_version=7, decide_time=_now()
+                slices=part, targeted=decision.targeted, directory_version=self.version, decide_time=_now()
             )
 
     async def ReevaluateAudience(
@@ -91,18 +108,18 @@ class DirectoryBook(AudienceServiceServicer):
         if decision.failure is not None:
             raise decision.failure
         members = Audience.from_bytes(request.members)
-        yield audience_pb2.ReevaluateAudienceResponse(directory_version=9, decide_time=_now())
+        yield audience_pb2.ReevaluateAudienceResponse(directory_version=self.version + 2, decide_time=_now())
         for each in decision.changed if request.since_version else decision.released:
             part = Slice(each.channel, each.outcome, each.members & members, each.reason, each.release_at)
             if part.members and CHANNELS[part.channel] in request.channels:
                 yield audience_pb2.ReevaluateAudienceResponse(
-                    slices=[_message(part)], directory_version=9, decide_time=_now()
+                    slices=[_message(part)], directory_version=self.version + 2, decide_time=_now()
                 )
 
     async def LookupRecipients(
         self, request: audience_pb2.LookupRecipientsRequest, context: object
     ) -> audience_pb2.LookupRecipientsResponse:
-        return audience_pb2.LookupRecipientsResponse()
+        return audience_pb2.LookupRecipientsResponse(directory_version=self.version)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -17,7 +16,6 @@ from services.dispatcher.domain import (
     Kind,
     LedgerLine,
     Priority,
-    Reason,
     ledger,
 )
 from services.dispatcher.planner import first_wave
@@ -31,7 +29,6 @@ from tests.integration.dispatcher.plans import (
     LANES,
     LIMIT,
     NONE_LEASED,
-    PAST,
     end_leases,
     held,
     items,
@@ -118,9 +115,31 @@ async def test_what_was_decided_long_ago_is_looked_at_before_it_leaves(
         (2, ChunkState.PENDING, DECIDED),
     ]
     assert stale[0].members == members(0, 5)
-    await store.confirm(old.rules.broadcast_id, [0, 1, 2], DECIDED)
+    await store.confirm(stale, DECIDED, age_s=0.0)
     leased, stale = await store.lease(Priority.NORMAL, LIMIT, 16)
     assert (numbers(leased), stale) == ([0, 1], [])
+
+
+async def test_what_was_decided_before_a_change_is_looked_at_before_it_leaves(store: DispatchStore) -> None:
+    """However lately that was: with a version of the directory that is newer than its own, a chunk does not leave."""
+    recent = plan(*items(5, 500, 500), limit=NONE_LEASED)
+    await store.plan(recent, 0.0)
+    version = DECIDED.directory_version
+    leased, stale = await store.lease(Priority.NORMAL, LIMIT, 16, version + 1)
+    assert (leased, [chunk.chunk for chunk in stale]) == ([], [0, 1, 2])
+    await store.confirm(stale[:1], replace(DECIDED, directory_version=version + 1), age_s=0.0)
+    leased, stale = await store.lease(Priority.NORMAL, LIMIT, 16, version + 1)
+    assert (numbers(leased), [chunk.chunk for chunk in stale]) == ([0], [1, 2])
+
+
+async def test_what_was_asked_for_long_ago_is_old_when_it_is_written_down(store: DispatchStore) -> None:
+    """A plan that took longer than a decision is fresh leaves nothing undecided; a review counts as half as old."""
+    slow = plan(*items(5), limit=NONE_LEASED)
+    await store.plan(slow, elapsed_s=0.6)
+    leased, stale = await store.lease(Priority.NORMAL, LIMIT, 16)
+    assert (leased, [chunk.chunk for chunk in stale]) == ([], [0])
+    await store.confirm(stale, DECIDED, age_s=30.0)
+    assert numbers((await store.lease(Priority.NORMAL, LIMIT, 16))[0]) == [0]
 
 
 async def test_who_is_decided_otherwise_moves_to_chunks_of_their_own(
@@ -132,8 +151,8 @@ async def test_who_is_decided_otherwise_moves_to_chunks_of_their_own(
     await make_stale(admin)
     _, (chunk,) = await store.lease(Priority.NORMAL, LIMIT, 16)
     moved = (silent(1, 2), held(1, 2, FUTURE))
-    assert await store.redecide([(chunk, Redecision(Audience.of([0, 3, 4]), moved))], DECIDED) == []
-    assert await store.redecide([(chunk, Redecision(Audience(), ()))], DECIDED) == [], (
+    assert await store.redecide([(chunk, Redecision(Audience.of([0, 3, 4]), moved))], DECIDED, 0.0) == []
+    assert await store.redecide([(chunk, Redecision(Audience(), ()))], DECIDED, 0.0) == [], (
         "read before the change"
     )
     leased, _ = await store.lease(Priority.NORMAL, LIMIT, 16)
@@ -159,7 +178,7 @@ async def test_a_dispatch_whose_last_waiting_chunk_dissolves_is_closed(
     await make_stale(admin)
     _, (chunk,) = await store.lease(Priority.NORMAL, LIMIT, 16)
     moved = (suppressed(0, 3), suppressed(0, 3, Channel.IN_APP))
-    (closure,) = await store.redecide([(chunk, Redecision(Audience(), moved))], DECIDED)
+    (closure,) = await store.redecide([(chunk, Redecision(Audience(), moved))], DECIDED, 0.0)
     assert (closure.state, closure.targeted) == (DispatchState.CLOSED, 3)
     assert [subject for subject, _ in await told(admin)] == ["broadcast.state.sent"]
     lines = ledger((await calls.get(old.rules.broadcast_id)).counts)
@@ -191,45 +210,3 @@ async def test_other_lanes_leases_are_left_alone(store: DispatchStore, admin: as
     await store.plan(plan(*items(5), priority=Priority.LOW), 0.0)
     await end_leases(admin)
     assert await store.lease_again([Priority.CRITICAL, Priority.HIGH], 10) == []
-
-
-async def test_alerts_are_due_when_their_hold_has_ended_and_their_items_have_arrived(
-    store: DispatchStore,
-) -> None:
-    """Not while the items are on their way, and never those that still sleep."""
-    night = plan(silent(0, 4), held(0, 2, PAST), held(2, 2, FUTURE))
-    await store.plan(night, 0.0)
-    assert await store.due_alerts(LANES, 100, 10) == []
-    await store.apply([merged(chunk) for chunk in first_wave(night)])
-    (due,) = await store.due_alerts(LANES, 100, 10)
-    assert (due.kind, due.state, due.members, due.decided.directory_version) == (
-        Kind.ALERT,
-        ChunkState.HELD,
-        members(0, 2),
-        0,
-    )
-
-
-async def test_no_more_alerts_are_released_than_the_rate_allows(store: DispatchStore) -> None:
-    """The longest waiting first, up to the number of people; one chunk in any case."""
-    await store.plan(plan(*(held(start, 10, PAST + timedelta(seconds=start)) for start in (40, 20, 0))), 0.0)
-    assert [chunk.members.sample(1) for chunk in await store.due_alerts(LANES, 25, 10)] == [[0], [20]]
-    assert [chunk.members.sample(1) for chunk in await store.due_alerts(LANES, 25, 1)] == [[0]]
-    assert [chunk.members.sample(1) for chunk in await store.due_alerts(LANES, 3, 10)] == [[0]]
-
-
-async def test_a_released_alert_is_pending_and_may_leave(store: DispatchStore, calls: CallStore) -> None:
-    """The dispatch stays closed; the ledger says that an alert is pending, and then that it was sent."""
-    night = plan(suppressed(0, 3, Channel.IN_APP), held(0, 3, PAST))
-    await store.plan(night, 0.0)
-    (due,) = await store.due_alerts(LANES, 100, 10)
-    await store.redecide([(due, Redecision(members(0, 2), (suppressed(2, 1),)))], DECIDED)
-    (alert,), _ = await store.lease(Priority.NORMAL, LIMIT, 16)
-    assert (alert.kind, Audience.from_bytes(alert.members)) == (Kind.ALERT, members(0, 2))
-    assert (await store.apply([merged(alert)])).closures == ()
-    dispatch = await calls.get(night.rules.broadcast_id)
-    assert dispatch.state is DispatchState.CLOSED
-    assert ledger(dispatch.counts)[1:] == [
-        LedgerLine(Channel.REALTIME, DeliveryState.SENT, None, 2),
-        LedgerLine(Channel.REALTIME, DeliveryState.SUPPRESSED, Reason.CATEGORY_MUTED, 1),
-    ]

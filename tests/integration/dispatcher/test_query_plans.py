@@ -10,7 +10,7 @@ import pytest
 
 from shared.queries import load
 from tests.conftest import MakeSuite
-from tests.integration.shared.query_plans import Filled, assert_only_by_index, filled, rows_read, scans
+from tests.integration.shared.query_plans import Filled, assert_only_by_index, filled, nodes, rows_read, scans
 
 ROOT: Final = Path(__file__).parents[3]
 QUERIES: Final = load(ROOT / "services" / "dispatcher" / "queries.sql")
@@ -90,7 +90,7 @@ async def test_the_next_chunks_are_leased_from_those_that_wait(
     archive: Filled, members_lane: int | None
 ) -> None:
     """A lane looks at what waits and at what is on its way, and at nothing that is over, however much there is."""
-    arguments = (3, 2, 262_144, 48, members_lane, BATCH, LEASE, LEASE)
+    arguments = (3, 2, 262_144, 48, members_lane, BATCH, LEASE, LEASE, 0)
     found = await archive.plans("worker", QUERIES["lease_chunks"], *arguments)
     assert_only_by_index(found, *GROWING)
     by = {node["Index Name"] for node in scans(found, "chunks")}
@@ -101,15 +101,51 @@ async def test_the_next_chunks_are_leased_from_those_that_wait(
 
 
 async def test_what_a_lane_looks_for_now_and_then_is_found_among_what_is_open(archive: Filled) -> None:
-    """Leases that have ended, alerts that are due, what has expired: each by an index that has nothing else in it."""
+    """Leases that have ended, what is held, what has expired: each by an index that has nothing else in it."""
     for query, arguments, most in (
         ("lease_again", (LANES, LEASE, LEASE, 100), OPEN * LEASED),
-        ("find_due_alerts", (LANES, 5_000, 100), 0),
+        ("is_any_held", (LANES,), 1),
+        ("find_oldest_decision", (LANES,), OPEN * HELD),
+        ("find_coarse", (LANES, 0, 16), 0),
         ("lock_expired", (LANES,), OPEN * (PENDING + 1)),
     ):
         found = await archive.plans("worker", QUERIES[query], *arguments)
         assert_only_by_index(found, *GROWING)
         assert rows_read(found, *GROWING) <= most, query
+
+
+@pytest.fixture
+async def closed_id(archive: Filled, broadcast_id: UUID) -> AsyncIterator[UUID]:
+    """One of which nothing is on its way any more, so that what is held of it can be let go."""
+    await archive.admin.execute(
+        "UPDATE dispatches SET state = 'closed', close_time = now() WHERE broadcast_id = $1", broadcast_id
+    )
+    yield broadcast_id
+    await archive.admin.execute(
+        "UPDATE dispatches SET state = 'dispatching', close_time = NULL WHERE broadcast_id = $1", broadcast_id
+    )
+
+
+async def test_what_is_let_go_is_found_among_what_is_held(archive: Filled, closed_id: UUID) -> None:
+    """The next holds to end, those that have, and what is on its way: each by an index that has nothing else in it."""
+    now = datetime.now(UTC)
+    for moment, most in ((now, 4), (now + timedelta(hours=2), 4 + OPEN * HELD + HELD)):
+        found = await archive.plans("worker", "SELECT released FROM let_go($1, $2, $3)", 5_000, 256, moment)
+        assert_only_by_index(found, *GROWING)
+        by = {node["Index Name"] for node in scans(found, "chunks")}
+        assert by <= {"held_in_turn", "alerts_on_their_way", "chunks_pkey"}
+        assert rows_read(found, "chunks") <= most
+    assert any("own" in str(node.get("CTE Name")) for plan in found for node in nodes(plan)), (
+        "some were let go"
+    )
+
+
+async def test_what_is_held_is_looked_through_along_its_index(archive: Filled) -> None:
+    """A page at a time, none read twice, and nothing sorted."""
+    start = (3, datetime(1, 1, 1, tzinfo=UTC), -1, UUID(int=0), -1, 64)
+    found = await archive.plans("worker", QUERIES["list_held"], *start)
+    assert {node["Index Name"] for node in scans(found, "chunks")} == {"held_in_turn"}
+    assert rows_read(found, "chunks") <= OPEN * HELD
 
 
 async def test_a_report_is_applied_by_key(archive: Filled, broadcast_id: UUID) -> None:
@@ -130,7 +166,8 @@ async def test_what_is_known_of_one_broadcast_is_found_by_its_key(
     now = datetime.now(UTC)
     for role, query, *arguments in (
         ("worker", "read_rules", [broadcast_id]),
-        ("worker", "confirm_decisions", broadcast_id, [101, 102], 2, now),
+        ("worker", "confirm_decisions", broadcast_id, [101, 102], 2, now, timedelta(), "pending"),
+        ("worker", "list_walls", [broadcast_id], [broadcast_id]),
         ("worker", "expire_chunks", [broadcast_id]),
         ("worker", "find_dispatch", broadcast_id),
         ("api", "count_dispatch", broadcast_id),

@@ -5,7 +5,8 @@ from uuid import UUID
 
 import asyncpg
 
-from services.dispatcher.domain import Kind
+from services.dispatcher.domain import Channel, DeliveryState, Kind, Reason
+from services.dispatcher.snapshot import Slice
 from shared.audience import CHUNK_MEMBERS, Audience
 from shared.errors import Internal
 from tests.integration.dispatcher.plans import make_stale
@@ -77,3 +78,30 @@ async def test_a_broadcast_that_cannot_be_decided_again_keeps_no_other_back(
         assert surroundings.told(broken) == []
         surroundings.decision(broken).failure = None
         await until(lambda: surroundings.told(broken) == [("SENT", len(PEOPLE))])
+
+
+async def test_a_plan_that_took_long_is_decided_again_before_it_leaves(surroundings: Site) -> None:
+    """What its first answer said is too old by then: nobody gets it by that."""
+    surroundings.directory.resolve_pause_s = 0.2
+    muted = Audience.of([1])
+    suppressed = [
+        Slice(channel, DeliveryState.SUPPRESSED, muted, reason=Reason.CATEGORY_MUTED) for channel in Channel
+    ]
+    sent = surroundings.add(now_on_both(Audience.of([1, 2, 3])), changed=suppressed)
+    async with surroundings.dispatching(DISPATCHER_FRESH_S="0.1"):
+        await surroundings.announce(sent)
+        await until(lambda: surroundings.told(sent) == [("SENT", 3)])
+    surroundings.directory.resolve_pause_s = 0.0
+    assert surroundings.inbox.people(sent, Kind.ITEM) == Audience.of([2, 3])
+
+
+async def test_a_change_binds_what_has_not_been_taken_up_when_it_is_accepted(surroundings: Site) -> None:
+    """However lately a chunk was decided: a lane finds that the directory has moved on, and asks again."""
+    surroundings.inbox.is_open.clear()
+    async with surroundings.dispatching(**TERMS | {"DISPATCHER_FRESH_S": "1"}):
+        sent = await begin(surroundings)
+        assert reviews(surroundings, sent) == 0
+        surroundings.directory.version += 1
+        surroundings.inbox.is_open.set()
+        await until(lambda: surroundings.told(sent) == [("SENT", len(PEOPLE))])
+    assert reviews(surroundings, sent) == 1

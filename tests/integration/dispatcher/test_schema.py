@@ -118,6 +118,7 @@ async def test_an_impossible_dispatch_is_refused(
         ("members_are_there", {"size": 0}),
         ("what_is_sent_is_small", {"size": 65_537}),
         ("decided_at_a_place", {"decided_version": -1}),
+        ("turn_is_a_place", {"turn": -1}),
         ("leased_until_a_time", {**LEASED, "lease_until": None}),
         ("leased_until_a_time", {"lease_until": NOW}),
         ("epoch_counts_what_was_sent", {"epoch": 1}),

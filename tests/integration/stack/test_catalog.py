@@ -30,6 +30,7 @@ IMPERSONAL: Final = {
     "dispatcher.tombstones": "ids of broadcasts, counts and times",
     "dispatcher.plan_attempts": "ids of broadcasts and counts",
     "dispatcher.dead_letters": "ids of broadcasts, subjects and names of errors",
+    "dispatcher.release_pace": "a time and a count",
     "dispatcher.outbox": "ids and states of broadcasts",
     "inbox.log_head": "one number",
     "inbox.log_identity": "one id",

@@ -68,6 +68,6 @@ def test_lanes_that_do_not_exist_are_refused(variables: dict[str, str], lanes: s
 
 
 def test_no_lane_waits_for_another_ones_connection(variables: dict[str, str]) -> None:
-    """A connection for each planner, loop and review that may need one at the same time."""
+    """One for each planner, loop and four reviews that may need one at once, and seven for what runs beside them."""
     settings = Settings.read(Environment({**variables, "DISPATCHER_PLANNERS_PER_LANE": "3"}))
-    assert settings.worker_connections == 4 * (3 + 2) + 4
+    assert settings.worker_connections == 4 * (3 + 1 + 4) + 7

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +21,14 @@ from services.dispatcher.domain import (
     Reason,
     ledger,
 )
+from services.dispatcher.planner import PlanTerms
 from services.dispatcher.snapshot import (
     BrokenSnapshot,
     Slice,
     Snapshot,
     partition,
     redecide,
+    redecide_held,
     spare_readers,
     verify,
 )
@@ -102,8 +105,7 @@ def assert_gets(chunks: dict[Channel, Draft], outcome: Outcome) -> None:
         assert (alert.kind, alert.state, alert.reason) == (Kind.NONE, ChunkState.SUPPRESSED, outcome.alert)
     else:
         assert (alert.kind, alert.state) == (Kind.ALERT, ChunkState.HELD)
-        assert alert.release_at is not None
-        assert alert.release_at >= outcome.alert
+        assert alert.release_at == outcome.alert
 
 
 @given(PEOPLE)
@@ -143,37 +145,60 @@ AUDIENCES = st.sampled_from(
 )
 
 
+def cut(members: Audience, rate: int) -> list[Draft]:
+    """The parts of a hold until the morning, in turn, as they are at a rate."""
+    held = [Slice(Channel.REALTIME, DeliveryState.HELD, members, release_at=MORNING)]
+    return list(partition(held, PlanTerms({}, rate, 0.5).part))
+
+
 @settings(max_examples=30)
 @given(AUDIENCES, st.sampled_from([1, 7, 500, 4_096, 5_000, 1_000_000]))
 def test_a_morning_is_no_stampede(members: Audience, rate: int) -> None:
-    """What is held until one moment is released from then on, never more than the rate in a second, without gaps."""
+    """What is held until one moment is cut so small that ten parts fill a second, all of them full but the last."""
     members = Audience.of(members.sample(50 * rate))
-    held = [Slice(Channel.REALTIME, DeliveryState.HELD, members, release_at=MORNING)]
-    by_second: dict[datetime, int] = {}
-    for draft in partition(held, rate):
-        assert draft.release_at is not None
-        by_second[draft.release_at] = by_second.get(draft.release_at, 0) + len(draft.members)
-    assert sorted(by_second) == [MORNING + timedelta(seconds=slot) for slot in range(len(by_second))]
-    assert sum(by_second.values()) == len(members)
-    assert max(by_second.values()) <= rate
-    assert len(by_second) <= 2 * len(members) / rate + 1
+    parts = cut(members, rate)
+    most = min(CHUNK_MEMBERS, max(1, rate // 10))
+    assert [len(part.members) for part in parts[:-1]] == [most] * (len(parts) - 1)
+    assert 0 < len(parts[-1].members) <= most
+    assert Audience.union_of(part.members for part in parts) == members
+    assert sum(len(part.members) for part in parts) == len(members)
+    assert {part.release_at for part in parts} == {MORNING}
+    turns = [part.turn for part in parts]
+    assert turns == sorted(turns)
+    assert 0 <= turns[0]
+    assert turns[-1] < 2**31
 
 
-def test_a_second_of_a_morning_is_few_chunks() -> None:
-    """A million sleepers are about as many chunks as seconds, not a chunk a second for each part of the audience."""
-    held = [Slice(Channel.REALTIME, DeliveryState.HELD, Audience.of(range(1_000_000)), release_at=MORNING)]
-    assert len(list(partition(held, 5_000))) <= 250
+@settings(max_examples=30)
+@given(AUDIENCES, st.sampled_from([10, 500, 5_000]), st.data())
+def test_everyone_has_the_same_place_in_every_hold(members: Audience, rate: int, data: st.DataObject) -> None:
+    """Whoever else is held, and however many: of two people, the same one is always let go first, or both together."""
+    numbers = members.to_list()
+    some = data.draw(st.lists(st.sampled_from(numbers), min_size=2, max_size=50, unique=True))
+    place_among_all = {
+        number: place for place, part in enumerate(cut(members, rate)) for number in part.members.to_list()
+    }
+    # Each alone in its part, so that their order is seen.
+    order = [number for part in cut(Audience.of(some), 10) for number in part.members.to_list()]
+    assert sorted(order) == sorted(some)
+    places = [place_among_all[number] for number in order]
+    assert places == sorted(places)
 
 
-def test_who_is_alerted_in_one_second_is_one_chunk_wherever_they_are() -> None:
+def test_neighbours_by_number_are_far_apart_in_turn() -> None:
+    """The oldest accounts are not the first every morning: neighbours are not let go one after the other."""
+    neighbours, many = 65_536, 40
+    parts = cut(Audience.of(range(0, many * neighbours, 64)), 10 * neighbours // 64)
+    order = [part.members.sample(1)[0] // neighbours for part in parts]
+    assert sorted(order) == list(range(many))
+    assert min(abs(one - next_one) for one, next_one in pairwise(order)) > 1
+
+
+def test_the_parts_of_a_morning_have_a_bounded_size_wherever_their_people_are() -> None:
     """An alert fills no blocks in the inbox, so only its people are counted, up to as many as a chunk may have."""
     scattered = Audience.of(range(0, 250 * BLOCK_SIZE, 100))
-    crowd = Audience.of(range(0, 250 * BLOCK_SIZE, 10))
-    for members, chunks in ((scattered, 1), (crowd, 16)):
-        held = [Slice(Channel.REALTIME, DeliveryState.HELD, members, release_at=MORNING)]
-        drafts = list(partition(held, 1_000_000))
-        assert len(drafts) == chunks
-        assert max(len(draft.members) for draft in drafts) <= CHUNK_MEMBERS
+    assert len(cut(scattered, 1_000_000)) == 1
+    assert max(len(part.members) for part in cut(Audience.of(range(1_000_000)), 1_000_000)) == CHUNK_MEMBERS
 
 
 def test_a_dense_million_is_sixteen_chunks() -> None:
@@ -272,6 +297,28 @@ def test_a_silent_chunk_loses_only_those_whose_item_is_gone(
     assert after.kept == Audience.of(members - gone)
     assert Audience.union_of(draft.members for draft in after.moved) == Audience.of(gone)
     assert {draft.channel for draft in after.moved} <= {Channel.IN_APP}
+
+
+@given(st.sets(NUMBERS, min_size=1), st.dictionaries(NUMBERS, outcomes()), RELEASES)
+def test_what_is_held_follows_a_new_decision(
+    members: set[int], changed: dict[int, Outcome], release_at: datetime
+) -> None:
+    """Who sleeps as before stays; who sleeps otherwise gets a new time; who is awake is due now; others get nothing."""
+    now = MORNING - timedelta(hours=3)
+    after = redecide_held(Audience.of(members), release_at, slices_of(changed), now, RATE)
+    found = by_person([Draft(Kind.ALERT, ChunkState.HELD, after.kept, release_at=release_at), *after.moved])
+    assert found.keys() == members
+    for number in members:
+        (chunk,) = found[number].values()
+        expected = changed[number].alert if number in changed else release_at
+        if isinstance(expected, Reason):
+            assert (chunk.kind, chunk.state, chunk.reason) == (Kind.NONE, ChunkState.SUPPRESSED, expected)
+        else:
+            assert (chunk.kind, chunk.state) == (Kind.ALERT, ChunkState.HELD)
+            assert chunk.release_at == (expected or now)
+    assert after.kept == Audience.of(
+        number for number in members if number not in changed or changed[number].alert == release_at
+    )
 
 
 @given(st.sets(NUMBERS), PEOPLE, st.sets(NUMBERS))

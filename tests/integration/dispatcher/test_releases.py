@@ -1,0 +1,325 @@
+"""What is held is let go at one rate on a real Postgres: never early, in turn, across broadcasts and dispatchers."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from services.dispatcher.call_store import CallStore
+from services.dispatcher.cutting import Cutting
+from services.dispatcher.domain import (
+    Channel,
+    ChunkState,
+    DeliveryState,
+    DispatchState,
+    Draft,
+    Kind,
+    LedgerLine,
+    Priority,
+    Reason,
+    ledger,
+)
+from services.dispatcher.hold_store import HoldStore
+from services.dispatcher.planner import first_wave
+from services.dispatcher.snapshot import Redecision
+from services.dispatcher.store import DispatchStore
+from shared.audience import Audience
+from shared.database import Database
+from tests.integration.dispatcher.plans import (
+    DECIDED,
+    FUTURE,
+    LIMIT,
+    PAST,
+    held,
+    members,
+    merged,
+    plan,
+    silent,
+    suppressed,
+)
+
+MORNING = datetime(2026, 11, 23, 8, tzinfo=UTC)
+MOST = 256
+
+
+@pytest.fixture
+def holds(worker: Database, empty: None) -> HoldStore:
+    """What is held, in empty tables."""
+    return HoldStore(worker)
+
+
+async def let_go(worker: Database, rate: int, moment: datetime, most: int = MOST) -> int:
+    """How many people are let go at a moment of the test's choice."""
+    released: int = await worker.fetchval("SELECT released FROM let_go($1, $2, $3)", rate, most, moment)
+    return released
+
+
+async def let_go_for(worker: Database, rate: int, seconds: int) -> list[int]:
+    """How many are let go in each second from the morning on, looking twenty times a second."""
+    by_second = []
+    for second in range(seconds):
+        begun = MORNING + timedelta(seconds=second)
+        looks = [begun + timedelta(milliseconds=50 * look) for look in range(20)]
+        by_second.append(sum([await let_go(worker, rate, look) for look in looks]))
+        await leave(worker)
+    return by_second
+
+
+async def leave(worker: Database) -> None:
+    """As if what was let go had got away from its lanes."""
+    await worker.execute("UPDATE chunks SET let_go_at = 'epoch' WHERE let_go_at IS NOT NULL")
+
+
+async def waiting(admin: asyncpg.Connection) -> list[tuple[UUID, int]]:
+    """The chunks that were let go and now wait in their lanes."""
+    found = await admin.fetch(
+        "SELECT broadcast_id, chunk FROM chunks WHERE state = 'pending' AND release_at IS NOT NULL ORDER BY 1, 2"
+    )
+    return [tuple(row) for row in found]
+
+
+def alert(start: int, size: int, turn: int, release_at: datetime = MORNING) -> Draft:
+    """Alerts that have this turn in the morning."""
+    return Draft(Kind.ALERT, ChunkState.HELD, members(start, size), release_at=release_at, turn=turn)
+
+
+async def test_nobody_is_let_go_before_their_window_ends(
+    store: DispatchStore, holds: HoldStore, worker: Database
+) -> None:
+    """Not a microsecond; and whoever looks is told when to look again."""
+    await store.plan(plan(held(0, 3, MORNING), held(3, 2, FUTURE)), 0.0)
+    assert await let_go(worker, 100, MORNING - timedelta(microseconds=1)) == 0
+    assert await let_go(worker, 100, MORNING) == 3
+    done = await holds.let_go(100, MOST)
+    assert done.people == 0
+    assert done.next_s == pytest.approx((FUTURE - datetime.now(UTC)).total_seconds(), abs=60)
+
+
+async def test_with_nothing_held_there_is_nothing_to_wait_for(holds: HoldStore) -> None:
+    """An idle dispatcher is told so."""
+    done = await holds.let_go(100, MOST)
+    assert (done.people, done.next_s) == (0, None)
+
+
+async def test_all_broadcasts_together_keep_the_rate_to_the_second(
+    store: DispatchStore, worker: Database
+) -> None:
+    """Ten of them that are held for the same minute: no second has more than the rate, and none is left unused."""
+    for _ in range(10):
+        await store.plan(plan(*(alert(10 * place, 10, turn=place) for place in range(20))), 0.0)
+    assert await let_go_for(worker, 100, 21) == [100] * 20 + [0]
+
+
+async def test_parts_of_any_size_fill_a_second_and_never_more(store: DispatchStore, worker: Database) -> None:
+    """What does not fit any more is the first of the next second; what is smaller fills up."""
+    sizes = [7, 3, 10, 1, 9, 8, 4] * 12
+    for place, size in enumerate(sizes):
+        await store.plan(plan(alert(10 * place, size, turn=place)), 0.0)
+    by_second = await let_go_for(worker, 50, 12)
+    assert sum(by_second) == sum(sizes)
+    full = by_second[: sum(sizes) // 50]
+    assert max(by_second) <= 50
+    assert min(full) >= 48
+
+
+async def test_a_second_is_not_spent_at_once(store: DispatchStore, worker: Database) -> None:
+    """A fifth goes at its beginning, all by four fifths of it, and who looks late catches up within it."""
+    await store.plan(plan(*(alert(10 * place, 10, turn=place) for place in range(40))), 0.0)
+    assert await let_go(worker, 100, MORNING) == 20
+    assert await let_go(worker, 100, MORNING) == 0
+    assert await let_go(worker, 100, MORNING + timedelta(milliseconds=500)) == 50
+    assert await let_go(worker, 100, MORNING + timedelta(milliseconds=950)) == 30
+    assert await let_go(worker, 100, MORNING + timedelta(milliseconds=1_900)) == 0, "100 are on their way"
+
+
+async def test_dispatchers_that_look_at_once_keep_the_rate_together(
+    store: DispatchStore, holds: HoldStore, admin: asyncpg.Connection
+) -> None:
+    """However many of them do, as often as they can: of no second more than the rate, and no chunk twice."""
+    await store.plan(plan(*(held(10 * place, 10, PAST) for place in range(60))), 0.0)
+    done = await asyncio.gather(*(holds.let_go(100, MOST) for _ in range(60)))
+    by_second = Counter[datetime]()
+    for row in await admin.fetch(
+        "SELECT date_trunc('second', let_go_at) AS second, sum(size) AS people FROM chunks"
+        " WHERE let_go_at IS NOT NULL GROUP BY 1"
+    ):
+        by_second[row["second"]] = row["people"]
+    assert sum(by_second.values()) == sum(each.people for each in done)
+    assert 20 <= max(by_second.values()) <= 100
+
+
+async def test_a_chunk_larger_than_the_rate_goes_alone_and_is_paid_for(
+    store: DispatchStore, worker: Database
+) -> None:
+    """One that was cut for a higher rate does not wait for ever, and the seconds after it are empty."""
+    await store.plan(plan(alert(0, 250, turn=0), *(alert(250 + each, 1, turn=1) for each in range(20))), 0.0)
+    assert await let_go_for(worker, 100, 4) == [250, 0, 20, 0]
+
+
+async def test_who_was_held_longest_goes_first_and_the_more_urgent_a_minute_sooner(
+    store: DispatchStore, worker: Database, admin: asyncpg.Connection
+) -> None:
+    """So what is urgent overtakes what has waited for less than that, and nothing waits for ever."""
+    older = timedelta(seconds=90)
+    high = plan(alert(0, 10, 0), priority=Priority.HIGH)
+    normal = plan(alert(0, 10, 0, MORNING - timedelta(seconds=30)), priority=Priority.NORMAL)
+    oldest = plan(alert(0, 10, 0, MORNING - older), priority=Priority.NORMAL)
+    low = plan(alert(0, 10, 0), priority=Priority.LOW)
+    for each in (low, normal, high, oldest):
+        await store.plan(each, 0.0)
+    order = []
+    for second in range(4):
+        assert await let_go(worker, 10, MORNING + timedelta(seconds=second, milliseconds=900)) == 10
+        order.append({each for each, _ in await waiting(admin)} - set().union(*order))
+        await leave(worker)
+    expected = [oldest, high, normal, low]
+    assert order == [{each.rules.broadcast_id} for each in expected]
+
+
+async def test_alerts_of_one_person_come_together(
+    store: DispatchStore, worker: Database, admin: asyncpg.Connection
+) -> None:
+    """Turns count across broadcasts: one person's alerts leave in one second, whoever sent them."""
+    for _ in range(5):
+        await store.plan(plan(alert(0, 10, turn=1), alert(10, 10, turn=2)), 0.0)
+    assert await let_go(worker, 50, MORNING + timedelta(milliseconds=900)) == 50
+    assert {chunk for _, chunk in await waiting(admin)} == {0}
+
+
+async def test_alerts_wait_for_their_items_and_keep_nobody_else_back(
+    store: DispatchStore, worker: Database, admin: asyncpg.Connection
+) -> None:
+    """Not before all items of a broadcast have arrived; those of others go meanwhile, however few are looked at."""
+    night = plan(silent(0, 4), held(0, 2, PAST), held(2, 2, FUTURE))
+    await store.plan(night, 0.0)
+    other = plan(held(0, 3, PAST + timedelta(minutes=1)))
+    await store.plan(other, 0.0)
+    assert await let_go(worker, 100, MORNING, most=1) == 3
+    await store.apply([merged(chunk) for chunk in first_wave(night)])
+    assert await let_go(worker, 100, MORNING + timedelta(seconds=1), most=1) == 2
+    assert {broadcast_id for broadcast_id, _ in await waiting(admin)} == {
+        night.rules.broadcast_id,
+        other.rules.broadcast_id,
+    }
+
+
+async def test_what_has_expired_is_not_let_go(store: DispatchStore, worker: Database) -> None:
+    """It ends as expired instead, which is looked for elsewhere."""
+    await store.plan(plan(held(0, 3, MORNING), expires_at=MORNING + timedelta(seconds=1)), 0.0)
+    assert await let_go(worker, 100, MORNING + timedelta(seconds=1)) == 0
+
+
+async def test_a_lane_whose_alerts_do_not_get_away_is_given_no_more(
+    store: DispatchStore, worker: Database
+) -> None:
+    """An outage does not end in a stampede: at most one second's alerts wait there, and other lanes go on.
+
+    What has not got away for a minute keeps nobody back.
+    """
+    stuck = plan(*(alert(10 * place, 10, turn=place) for place in range(50)), priority=Priority.HIGH)
+    await store.plan(stuck, 0.0)
+    await store.plan(
+        plan(*(alert(10 * place, 10, turn=9) for place in range(50)), priority=Priority.LOW), 0.0
+    )
+    by_second = [
+        await let_go(worker, 100, MORNING + timedelta(seconds=second, milliseconds=900))
+        for second in range(4)
+    ]
+    assert by_second == [100, 100, 0, 0]
+    lanes = await worker.fetch(
+        "SELECT priority, sum(size) AS people FROM chunks WHERE state = 'pending' GROUP BY 1 ORDER BY 1"
+    )
+    assert [tuple(row) for row in lanes] == [(Priority.HIGH, 100), (Priority.LOW, 100)]
+    assert await let_go(worker, 100, MORNING + timedelta(seconds=70, milliseconds=900)) == 100
+
+
+async def test_who_is_let_go_is_decided_anew_before_they_are_alerted(
+    store: DispatchStore, holds: HoldStore, calls: CallStore
+) -> None:
+    """From the start, not from what was known in the evening. The dispatch stays closed, and the ledger adds up."""
+    night = plan(suppressed(0, 3, Channel.IN_APP), held(0, 3, PAST))
+    await store.plan(night, 0.0)
+    assert (await holds.let_go(100, MOST)).people == 3
+    leased, (due,) = await store.lease(Priority.NORMAL, LIMIT, 16)
+    assert leased == []
+    assert (due.kind, due.state, due.members) == (Kind.ALERT, ChunkState.PENDING, members(0, 3))
+    assert due.decided.directory_version == 0
+    await store.redecide([(due, Redecision(members(0, 2), (suppressed(2, 1),)))], DECIDED, 0.0)
+    (away,), _ = await store.lease(Priority.NORMAL, LIMIT, 16)
+    assert (away.kind, Audience.from_bytes(away.members)) == (Kind.ALERT, members(0, 2))
+    assert (await store.apply([merged(away)])).closures == ()
+    dispatch = await calls.get(night.rules.broadcast_id)
+    assert dispatch.state is DispatchState.CLOSED
+    assert ledger(dispatch.counts)[1:] == [
+        LedgerLine(Channel.REALTIME, DeliveryState.SENT, None, 2),
+        LedgerLine(Channel.REALTIME, DeliveryState.SUPPRESSED, Reason.CATEGORY_MUTED, 1),
+    ]
+
+
+async def test_what_is_due_soon_is_cut_into_parts(
+    store: DispatchStore, holds: HoldStore, calls: CallStore
+) -> None:
+    """The same people until the same time, in turn; what is due later, or small already, stays as it is."""
+    soon, later = datetime.now(UTC) + timedelta(seconds=30), FUTURE
+    night = plan(held(0, 95, soon), held(200, 10, soon), held(300, 95, later))
+    await store.plan(night, 0.0)
+    await Cutting(holds, store, [Priority.NORMAL], part=10).cut()
+    found = [chunk async for page in holds.pages(Priority.NORMAL) for chunk in page]
+    assert sorted(len(chunk.members) for chunk in found) == [5, *[10] * 10, 95]
+    cut = [chunk for chunk in found if chunk.release_at == soon]
+    assert Audience.union_of(chunk.members for chunk in cut) == members(0, 95) | members(200, 10)
+    assert {chunk.decided for chunk in found} == {DECIDED}
+    assert await holds.coarse([Priority.NORMAL], 10) == []
+    assert ledger((await calls.get(night.rules.broadcast_id)).counts) == [
+        LedgerLine(Channel.REALTIME, DeliveryState.HELD, None, 200)
+    ]
+
+
+async def test_what_is_held_is_looked_through_page_by_page(store: DispatchStore, holds: HoldStore) -> None:
+    """Every held chunk of a lane once, and nothing else."""
+    large = plan(silent(0, 5), *(alert(place, 1, turn=place // 3, release_at=FUTURE) for place in range(150)))
+    await store.plan(large, 0.0)
+    await store.plan(plan(held(0, 3, FUTURE), priority=Priority.HIGH), 0.0)
+    pages = [page async for page in holds.pages(Priority.NORMAL)]
+    found = [chunk for page in pages for chunk in page]
+    assert sorted(chunk.chunk for chunk in found) == list(range(1, 151))
+    assert max(map(len, pages)) <= 64
+    assert {(chunk.release_at, chunk.state) for chunk in found} == {(FUTURE, ChunkState.HELD)}
+
+
+async def test_a_held_chunk_that_is_decided_again_stays_held(
+    store: DispatchStore, holds: HoldStore, calls: CallStore
+) -> None:
+    """Those who stay keep their time; others get one of their own; what is confirmed is not asked for again."""
+    night = plan(held(0, 5, FUTURE))
+    await store.plan(night, 0.0)
+    ((chunk,),) = [page async for page in holds.pages(Priority.NORMAL)]
+    assert await holds.oldest_decision([Priority.NORMAL]) == DECIDED.directory_version
+    await store.redecide([(chunk, Redecision(members(0, 3), (held(3, 2, PAST),)))], DECIDED, 0.0)
+    found = [chunk async for page in holds.pages(Priority.NORMAL) for chunk in page]
+    assert [(each.release_at, each.members) for each in found] == [
+        (PAST, members(3, 2)),
+        (FUTURE, members(0, 3)),
+    ]
+    later = replace(DECIDED, directory_version=DECIDED.directory_version + 5)
+    await store.confirm(found, later, 0.0)
+    assert await holds.oldest_decision([Priority.NORMAL]) == later.directory_version
+    assert ledger((await calls.get(night.rules.broadcast_id)).counts) == [
+        LedgerLine(Channel.REALTIME, DeliveryState.HELD, None, 5)
+    ]
+
+
+async def test_broadcasts_within_a_weddings_team_are_found(store: DispatchStore, holds: HoldStore) -> None:
+    """Those whose wall has one of the weddings, among those that are asked about."""
+    wedding = UUID(int=1)
+    bound, free = plan(held(0, 1, FUTURE)), plan(held(0, 1, FUTURE))
+    bound = replace(bound, rules=replace(bound.rules, wedding_id=wedding, wall=(wedding,)))
+    for each in (bound, free):
+        await store.plan(each, 0.0)
+    both = [bound.rules.broadcast_id, free.rules.broadcast_id]
+    assert await holds.within(both, [wedding, UUID(int=2)]) == {bound.rules.broadcast_id}
+    assert await holds.within(both, []) == set()
