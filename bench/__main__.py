@@ -23,6 +23,7 @@ from bench import (
     overload,
     policies,
     reconnect,
+    release,
     schedule,
     stalled,
 )
@@ -42,6 +43,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "reconnect": reconnect.run,
     "stalled": stalled.run,
     "schedule": schedule.run,
+    "release": release.run,
 }
 
 _WIDTH: Final = 200

@@ -45,7 +45,7 @@ async def run(full: bool, console: Console) -> Result:
         connection, other = [await asyncpg.connect(stack.environment["DATABASE_URL"]) for _ in range(2)]
         async with grpc.aio.insecure_channel(stack.environment["SENDER_ADDR"]) as channel:
             sender = SenderServiceStub(channel)
-            urgent = await _Urgent.prepare(stack, connection, sender)
+            urgent = await Urgent.prepare(stack, connection, sender)
             low = await Broadcasts.open(other, sender, mailer(stack))
             await urgent.one_by_one(WARM_UP)
             await low.settle_disk()
@@ -82,7 +82,7 @@ async def run(full: bool, console: Console) -> Result:
     )
 
 
-class _Urgent:
+class Urgent:
     """Critical broadcasts to a team, each measured from when it was due, whatever became of those before it."""
 
     def __init__(self, broadcasts: Broadcasts) -> None:
@@ -93,7 +93,7 @@ class _Urgent:
     @classmethod
     async def prepare(
         cls, stack: BackgroundStack, connection: asyncpg.Connection, sender: SenderServiceStub
-    ) -> "_Urgent":
+    ) -> "Urgent":
         """To people of neighbouring numbers, who are made the team of a wedding."""
         broadcasts = await Broadcasts.open(connection, sender, mailer(stack))
         users = await broadcasts.users(FIRST, FIRST + PEOPLE - 1)
