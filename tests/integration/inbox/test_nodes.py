@@ -137,6 +137,7 @@ async def test_streams_that_roam_between_nodes_see_everything_once(nodes: Nodes)
     """Each item once and in order, what other devices read, and the badge, while processes end and crash."""
     roamers = [Roamer(nodes, person) for person in nodes.site.people(PEOPLE)]
     roaming = [asyncio.create_task(roamer.roam()) for roamer in roamers]
+    await until(lambda: all(roamer.anew for roamer in roamers))  # from here on nothing is in a snapshot
     sent: dict[int, list[str]] = {roamer.person.number: [] for roamer in roamers}
     read: dict[int, list[str]] = {roamer.person.number: [] for roamer in roamers}
     for turn in range(BROADCASTS):
