@@ -143,6 +143,16 @@ class Inbox(InboxServiceServicer):
         await self.script.play(request, context)
         return inbox_pb2.RecordReceiptsResponse()
 
+    async def SnoozeItem(
+        self, request: inbox_pb2.SnoozeItemRequest, context: Context
+    ) -> inbox_pb2.SnoozeItemResponse:
+        await self.script.play(request, context)
+        return inbox_pb2.SnoozeItemResponse()
+
+    async def PinItem(self, request: inbox_pb2.PinItemRequest, context: Context) -> inbox_pb2.PinItemResponse:
+        await self.script.play(request, context)
+        return inbox_pb2.PinItemResponse()
+
     def _events(self, cursor: str) -> list[inbox_pb2.InboxEvent]:
         if not cursor or int(cursor) < self.kept_from:
             items = [inbox_pb2.InboxItem(broadcast_id=each) for each in reversed(self.log)]

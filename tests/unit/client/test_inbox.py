@@ -1,6 +1,10 @@
 """An inbox read and marked through the client."""
 
+from datetime import UTC, datetime
+
 import grpc
+import pytest
+from wedsync.broadcast.client import ConfigurationError
 from wedsync.broadcast.v1.common_pb2 import ReceiptAction
 
 from shared import errors
@@ -53,3 +57,27 @@ async def test_what_a_person_did_is_recorded(suite: Suite) -> None:
     assert [list(each.broadcast_ids) for each in requests] == [["a", "b"]] * 4 + [["a"]]
     assert requests[-1].action_url == "https://wedsync.example/"
     assert all(each.request_id for each in requests)
+
+
+async def test_items_are_put_aside_and_on_top(suite: Suite) -> None:
+    """A snooze until a moment, its end, a pin and its end: each a call of its own with a request_id."""
+    morning = datetime(2027, 5, 1, 9, tzinfo=UTC)
+    async with suite.client() as client:
+        inbox = client.inbox()
+        await inbox.snooze("a", morning)
+        await inbox.wake("a")
+        await inbox.pin("a")
+        await inbox.unpin("a")
+    snoozed, woken, pinned, unpinned = (asked.request for asked in suite.inbox.script.asked)
+    assert snoozed.snooze_until.ToDatetime(UTC) == morning
+    assert not woken.HasField("snooze_until")
+    assert [pinned.unpin, unpinned.unpin] == [False, True]
+    assert len({each.request_id for each in (snoozed, woken, pinned, unpinned)}) == 4
+
+
+async def test_a_snooze_needs_a_zone(suite: Suite) -> None:
+    """What could be any of many moments is not sent."""
+    async with suite.client() as client:
+        with pytest.raises(ConfigurationError, match="until has no time zone"):
+            await client.inbox().snooze("a", datetime(2027, 5, 1, 9))  # noqa: DTZ001 # the mistake itself
+    assert not suite.inbox.script.asked

@@ -9,12 +9,12 @@ from typing import Final, Self, TypeVar
 from uuid import uuid4
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from wedsync.broadcast.client.addresses import Addresses
 from wedsync.broadcast.client.calls import Terms
 from wedsync.broadcast.client.connections import Connections
 from wedsync.broadcast.client.errors import ConfigurationError
 from wedsync.broadcast.client.inbox import Inbox
+from wedsync.broadcast.client.moments import timestamp
 from wedsync.broadcast.client.resuming import OnInterruption, Resumption, resumed
 from wedsync.broadcast.client.retries import Retries
 from wedsync.broadcast.client.security import Security, security_of, tls
@@ -213,8 +213,8 @@ class BroadcastClient:
             action=action,
             targeting=to,
             wedding_id=wedding_id,
-            scheduled_for=_timestamp("scheduled_for", scheduled_for),
-            expires_at=_timestamp("expires_at", expires_at),
+            scheduled_for=timestamp("scheduled_for", scheduled_for),
+            expires_at=timestamp("expires_at", expires_at),
             validate_only=validate_only,
         )
         call = self.sender.SendBroadcast
@@ -259,7 +259,7 @@ class BroadcastClient:
             targeting=to,
             wedding_id=wedding_id,
             priority=priority,
-            expires_at=_timestamp("expires_at", expires_at),
+            expires_at=timestamp("expires_at", expires_at),
         )
         call = self.sender.PreviewAudience
         return await self.patiently(lambda: call(request, timeout=deadline_s))
@@ -316,15 +316,3 @@ class BroadcastClient:
         if self._tokens is None:
             raise ConfigurationError("This client has no token of its own, and this needs one.")
         return self._tokens
-
-
-def _timestamp(name: str, moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise ConfigurationError(
-            f"{name} has no time zone: datetime.now(UTC) has one, datetime.now() has not."
-        )
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

@@ -41,11 +41,16 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """What the person did on another device; `all_read_at` when everything was marked as read."""
+    """What the person did on another device; `all_read_at` when everything was marked as read.
+
+    A receipt that is dismissed or snoozed takes its item off the list. `items` are back on it, at the place of their
+    arrival, because their snooze has ended.
+    """
 
     cursor: str
     receipts: tuple[Receipt, ...]
     all_read_at: datetime | None
+    items: tuple[InboxItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ def event_of(event: InboxEvent) -> Event | None:
         case "alert":
             return Alert(event.cursor, event.alert.item)
         case "updated":
-            return Updated(event.cursor, tuple(event.updated.receipts), _all_read_at(event))
+            changed = event.updated
+            return Updated(event.cursor, tuple(changed.receipts), _all_read_at(event), tuple(changed.items))
         case "retracted":
             return Retracted(event.cursor, tuple(event.retracted.broadcast_ids))
         case "unread_count":

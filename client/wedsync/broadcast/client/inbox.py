@@ -1,11 +1,13 @@
 """A person's own inbox: whose it is, is in the token."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from datetime import datetime
 from typing import Final, TypeVar
 from uuid import uuid4
 
 import grpc
 from wedsync.broadcast.client.events import Event, event_of
+from wedsync.broadcast.client.moments import timestamp
 from wedsync.broadcast.client.resuming import OnInterruption, Resumption, resumed
 from wedsync.broadcast.client.tokens import Metadata, Tokens, authorized
 from wedsync.broadcast.client.waiting import Waiting
@@ -18,8 +20,12 @@ from wedsync.broadcast.v1.inbox_pb2 import (
     ListInboxItemsRequest,
     ListInboxItemsResponse,
     MarkAllReadRequest,
+    PinItemRequest,
+    PinItemResponse,
     RecordReceiptsRequest,
     RecordReceiptsResponse,
+    SnoozeItemRequest,
+    SnoozeItemResponse,
     WatchInboxRequest,
     WatchInboxResponse,
 )
@@ -61,10 +67,14 @@ class Inbox:
         search: str = "",
         wedding_id: str = "",
         include_dismissed: bool = False,
+        include_snoozed: bool = False,
         page_size: int = 50,
         page_token: str = "",
     ) -> ListInboxItemsResponse:
-        """A page of items, newest arrival first, with the badge; `type` may be a prefix such as "wedding."."""
+        """A page of items, pinned ones and then newest arrival first, with the badge.
+
+        `type` may be a prefix such as "wedding."; the last word of `search` may be the beginning of one.
+        """
         request = ListInboxItemsRequest(
             unread_only=unread_only,
             priorities=priorities,
@@ -72,6 +82,7 @@ class Inbox:
             search=search,
             wedding_id=wedding_id,
             include_dismissed=include_dismissed,
+            include_snoozed=include_snoozed,
             page_size=page_size,
             page_token=page_token,
         )
@@ -130,6 +141,22 @@ class Inbox:
         """Say that the action of an item was followed."""
         return await self._record(ReceiptAction.RECEIPT_ACTION_CLICKED, [broadcast_id], url)
 
+    async def snooze(self, broadcast_id: str, until: datetime) -> SnoozeItemResponse:
+        """Hide an item from list and badge until then, at most 366 days ahead."""
+        return await self._snooze(broadcast_id, until)
+
+    async def wake(self, broadcast_id: str) -> SnoozeItemResponse:
+        """Bring a snoozed item back now."""
+        return await self._snooze(broadcast_id, None)
+
+    async def pin(self, broadcast_id: str) -> PinItemResponse:
+        """Keep an item on top of the list. Raises Conflict when 20 are."""
+        return await self._pin(broadcast_id, unpin=False)
+
+    async def unpin(self, broadcast_id: str) -> PinItemResponse:
+        """Put it back where it arrived."""
+        return await self._pin(broadcast_id, unpin=True)
+
     async def read_all(self) -> int:
         """Mark everything that has arrived as read; the badge after that."""
         request = MarkAllReadRequest(request_id=str(uuid4()))
@@ -158,6 +185,16 @@ class Inbox:
             request_id=str(uuid4()), broadcast_ids=broadcast_ids, action=action, action_url=url
         )
         return await self._call(self._stub.RecordReceipts, request)
+
+    async def _snooze(self, broadcast_id: str, until: datetime | None) -> SnoozeItemResponse:
+        request = SnoozeItemRequest(
+            request_id=str(uuid4()), broadcast_id=broadcast_id, snooze_until=timestamp("until", until)
+        )
+        return await self._call(self._stub.SnoozeItem, request)
+
+    async def _pin(self, broadcast_id: str, *, unpin: bool) -> PinItemResponse:
+        request = PinItemRequest(request_id=str(uuid4()), broadcast_id=broadcast_id, unpin=unpin)
+        return await self._call(self._stub.PinItem, request)
 
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
