@@ -2,6 +2,8 @@
 
 from uuid import UUID
 
+import jwt
+
 from cli.exits import ExitCode, Failure
 from stack.errors import StackError
 from stack.state import DEFAULT, StateFolder
@@ -24,6 +26,15 @@ def resolve_id(name: str) -> str:
 def resolve_author(name: str) -> str:
     """The user id of somebody of the demo; any other name as it is, because service accounts are called by theirs."""
     return resolve_id(name) if name in {member.name for member in CAST} else name
+
+
+def caller_id(token: str) -> str:
+    """The user id of the person whose token this is; the services verify it, this only reads it."""
+    try:
+        subject = jwt.decode(token, options={"verify_signature": False})["sub"]
+        return str(UUID(subject))
+    except (jwt.InvalidTokenError, KeyError, ValueError) as error:
+        raise Failure("This token is not a person's: give --user.", ExitCode.USAGE) from error
 
 
 def token_for_person(name: str) -> str:

@@ -15,6 +15,7 @@ from cli import (
     inbox,
     output,
     preferences,
+    privacy,
     quotas,
     receipts,
     reports,
@@ -38,6 +39,7 @@ app.add_typer(inbox.app, name="inbox")
 app.add_typer(preferences.app, name="prefs")
 app.add_typer(directory.app, name="directory")
 app.add_typer(segments.app, name="segments")
+app.add_typer(privacy.app, name="privacy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(admin.app, name="admin")
 app.command("token")(tokens.token)

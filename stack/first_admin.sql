@@ -24,8 +24,10 @@ SELECT pg_advisory_xact_lock(hashtextextended('preferences.directory', 0));
 SELECT count(*) AS admins FROM recipients WHERE role = 'admin' AND erased_at IS NULL;
 
 -- name: find_person
--- Whether the directory knows them, and still does.
-SELECT erased_at IS NOT NULL AS is_erased FROM recipients WHERE user_id = $1;
+-- Whether the directory knows them, and still does. Of the erased it has a digest.
+SELECT erased_at IS NOT NULL AS is_erased FROM recipients WHERE user_id = $1
+UNION ALL
+SELECT true FROM erased_users WHERE user_hash = user_hash($1);
 
 -- name: promote
 -- Somebody whom the directory knows keeps everything else.

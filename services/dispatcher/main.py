@@ -14,6 +14,7 @@ from services.dispatcher.courier import Courier
 from services.dispatcher.courtesy import Courtesy
 from services.dispatcher.cutting import Cutting
 from services.dispatcher.domain import Priority
+from services.dispatcher.exporting import Exporting
 from services.dispatcher.following import Following
 from services.dispatcher.hold_store import HoldStore
 from services.dispatcher.lanes import Lane
@@ -104,7 +105,7 @@ async def start(settings: Settings) -> RunningDispatcher:
     server = GrpcServer(settings.server, edge, health)
     server.add(
         add_DispatcherServiceServicer_to_server,
-        servicer.DispatcherServicer(CallStore(called), cleaner),
+        servicer.DispatcherServicer(CallStore(called), Exporting(worked), cleaner),
         servicer.RIGHTS,
     )
     failpoints.check_declared()

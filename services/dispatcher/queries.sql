@@ -263,3 +263,14 @@ WITH gone AS (
     RETURNING at
 )
 SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;
+
+-- name: export_chunks
+-- The next of all chunks there are: who is in one, only its bitmap says.
+SELECT
+    chunks.broadcast_id, chunks.chunk, chunks.kind, chunks.state, chunks.channel, chunks.reason, chunks.release_at,
+    chunks.decided_at, chunks.members, dispatches.plan_time
+FROM chunks
+LEFT JOIN dispatches ON dispatches.broadcast_id = chunks.broadcast_id
+WHERE (chunks.broadcast_id, chunks.chunk) > ($1::uuid, $2::integer)
+ORDER BY chunks.broadcast_id, chunks.chunk
+LIMIT $3;

@@ -8,6 +8,7 @@ from wedsync.broadcast.v1 import dispatcher_pb2
 from wedsync.broadcast.v1.dispatcher_pb2_grpc import DispatcherServiceServicer
 
 from services.dispatcher.call_store import CallStore
+from services.dispatcher.exporting import Exporting
 from services.dispatcher.messages import dispatch_message, stop_message
 from shared.cleaning import Cleaner
 from shared.rights import Right, any_person, roles, scopes
@@ -20,6 +21,7 @@ RIGHTS: Final[dict[str, Right]] = {
     "GetDispatch": roles("admin") | scopes("broadcast.read", "internal"),
     "StopDispatch": scopes("internal"),
     "CleanUpDispatches": scopes("internal"),
+    "ExportDeliveries": scopes("internal"),
     "ListDeliveries": _READERS,
     "ExplainDelivery": any_person() | scopes("broadcast.read"),
     "ReportDelivery": scopes("delivery.report"),
@@ -37,8 +39,9 @@ RIGHTS: Final[dict[str, Right]] = {
 class DispatcherServicer(DispatcherServiceServicer):
     """Plans, ledgers and cancels; the methods that are missing answer UNIMPLEMENTED."""
 
-    def __init__(self, store: CallStore, cleaner: Cleaner) -> None:
+    def __init__(self, store: CallStore, exporting: Exporting, cleaner: Cleaner) -> None:
         self._store = store
+        self._exporting = exporting
         self._cleaner = cleaner
 
     @override
@@ -60,3 +63,12 @@ class DispatcherServicer(DispatcherServiceServicer):
     ) -> dispatcher_pb2.CleanUpDispatchesResponse:
         cleaned = await self._cleaner.clean_up(dry_run=request.dry_run)
         return dispatcher_pb2.CleanUpDispatchesResponse(cleaned=[each.message() for each in cleaned])
+
+    @override
+    async def ExportDeliveries(
+        self, request: dispatcher_pb2.ExportDeliveriesRequest, context: object
+    ) -> dispatcher_pb2.ExportDeliveriesResponse:
+        page = await self._exporting.export(request.recipient_number, request.page_token)
+        return dispatcher_pb2.ExportDeliveriesResponse(
+            records=page.records, next_page_token=page.next_page_token
+        )

@@ -15,10 +15,12 @@ from services.inbox.entries import (
     AllRead,
     Arrived,
     Entry,
+    Erased,
     ReceiptsRecorded,
     Retracted,
     Returned,
     ReturnedItem,
+    Rewritten,
     TeamChanged,
 )
 from services.inbox.messages import item_message, receipt_message, time_message
@@ -36,6 +38,8 @@ class Need(IntEnum):
     NOTHING = 0
     COUNT = 1
     SNAPSHOT = 2
+    END = 3
+    """Nothing more: whoever it was is nobody any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,8 @@ class Change:
     """An entry of the log as streams take it. `event` is the same for all, `events` has those of single recipients.
 
     One that `changes_badges` of whom it concerns may do so for very many, who are told theirs by and by.
-    One that `is_dark` was not understood: it is shown to nobody, and may have changed what anybody has.
+    By one with `rewritten` that broadcast says something else, which those who have it see when they look again. One
+    that `is_dark` was not understood: it is shown to nobody, and may have changed what anybody has.
     """
 
     position: int
@@ -79,6 +84,7 @@ class Change:
     need: Need = Need.NOTHING
     changes_badges: bool = False
     is_dark: bool = False
+    rewritten: UUID | None = None
 
     @classmethod
     def dark(cls, position: int) -> "Change":
@@ -131,6 +137,9 @@ class Changes:
                     changes.append(await self._retraction(entry, contents.get(entry.broadcast_id), walls))
                 case Returned():
                     changes.append(self._return(entry, contents.get(entry.broadcast_id), walls))
+                case Rewritten():
+                    members = await self._store.find_members(entry.broadcast_id)
+                    changes.append(Change(entry.position, members, rewritten=entry.broadcast_id))
                 case _:
                     changes.append(self._other(entry))
         return changes
@@ -141,6 +150,10 @@ class Changes:
             wall = self._walls.get(entry.team.wedding_id)
             if wall is not None and wall.team.version < entry.team.version:
                 wall.team = entry.team
+
+    def forget(self, broadcast_id: UUID) -> None:
+        """A broadcast says something else by now."""
+        self._contents.pop(broadcast_id, None)
 
     def cursor(self, position: int) -> str:
         """Where a stream goes on that has everything up to a position."""
@@ -221,7 +234,7 @@ class Changes:
         event.updated.items.append(item_message(shown))
         return Event.of(event)
 
-    def _other(self, entry: ReceiptsRecorded | AllRead | TeamChanged) -> Change:
+    def _other(self, entry: ReceiptsRecorded | AllRead | TeamChanged | Erased) -> Change:
         match entry:
             case ReceiptsRecorded():
                 events = {
@@ -234,6 +247,8 @@ class Changes:
                 return Change(entry.position, Audience.of([number]), events=events, need=Need.COUNT)
             case TeamChanged():
                 return Change(entry.position, entry.moved, need=Need.SNAPSHOT)
+            case Erased():
+                return Change(entry.position, Audience.of([entry.recipient_number]), need=Need.END)
 
     def _updated(
         self, position: int, receipts: Iterable[Receipt], all_read_at: datetime | None = None

@@ -76,6 +76,14 @@ class Checkpoints:
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
+    def forget(self, recipient_number: int) -> None:
+        """Remember nothing of this recipient here."""
+        self._here.pop(recipient_number, None)
+
+    async def remove(self, recipient_number: int) -> None:
+        """Remember nothing in Redis either, unless that is out of reach."""
+        await self._redis.attempt(lambda redis: redis.delete(f"{self._prefix}{recipient_number}"))
+
     def _keep(self, recipient_number: int, badge: Badge) -> None:
         self._here[recipient_number] = badge
         self._here.move_to_end(recipient_number)

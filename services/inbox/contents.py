@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -61,6 +62,14 @@ class Contents:
     def forget(self, broadcast_id: UUID) -> None:
         """The content is not in the database any more."""
         self._kept.pop(broadcast_id, None)
+
+    def forget_text(self, broadcast_id: UUID) -> None:
+        """A broadcast says something else by now."""
+        self._ahead.pop(broadcast_id, None)
+
+    async def fetch_anew(self, broadcast_ids: Sequence[UUID]) -> list[Content]:
+        """What broadcasts say by now, whatever is known. Raises NotFound for one that the sender does not have."""
+        return await asyncio.gather(*map(self._fetch, broadcast_ids))
 
     async def _hear(self, message: Msg) -> None:
         try:

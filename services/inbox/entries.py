@@ -82,7 +82,25 @@ class TeamChanged:
     moved: Audience
 
 
-Entry: TypeAlias = Arrived | ReceiptsRecorded | Returned | AllRead | Retracted | TeamChanged
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """A recipient is nobody any more."""
+
+    position: int
+    recipient_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A broadcast says something else than before."""
+
+    position: int
+    broadcast_id: UUID
+
+
+Entry: TypeAlias = (
+    Arrived | ReceiptsRecorded | Returned | AllRead | Retracted | TeamChanged | Erased | Rewritten
+)
 
 
 def arrival_body(broadcast_id: UUID, members: Audience) -> bytes:
@@ -100,6 +118,15 @@ def read_entry(entry: LogEntry) -> Entry:
         seeing = entry.body[_ID_BYTES:]
         out_of = Audience.from_bytes(seeing) if seeing else None
         return Retracted(entry.position, UUID(bytes=entry.body[:_ID_BYTES]), out_of)
+    if entry.kind == "erased":
+        return Erased(entry.position, int.from_bytes(entry.body))
+    if entry.kind == "rewritten":
+        return Rewritten(entry.position, UUID(bytes=entry.body))
+    return _in_words(entry)
+
+
+def _in_words(entry: LogEntry) -> Entry:
+    """What an entry says whose body is JSON."""
     said = json.loads(entry.body)
     match entry.kind:
         case "receipts":

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from prometheus_client import Gauge
 
 from services.inbox.changes import Change, Event, Need
+from services.inbox.identities import no_inbox
 from shared.audience import Audience
 from shared.errors import DependencyUnavailable, ServiceError, TooManyStreams
 
@@ -106,6 +107,8 @@ class Fanout:
         self._alone = _Listeners()
         self._shared: dict[Stream, _Listeners] = {}
         self._has_ended = False
+        # Numbers are never given again, so these stay.
+        self._gone = _NOBODY
         LIVE_STREAMS.set_function(lambda: len(self._streams))
         LIVE_PEOPLE.set_function(self._open.total)
 
@@ -137,7 +140,9 @@ class Fanout:
             del self._open[subscription.number]
 
     def join(self, subscription: Subscription) -> None:
-        """Everything that is delivered from now on is for this one too."""
+        """Everything that is delivered from now on is for this one too. Raises PermissionDenied for who is nobody."""
+        if subscription.number in self._gone:
+            raise no_inbox()
         subscription.is_live = True
         self._listeners(subscription).add(subscription)
 
@@ -158,6 +163,8 @@ class Fanout:
 
     def deliver(self, change: Change) -> list[Subscription]:
         """Show a change to all whom it concerns; answers those who need something more, who are not live any more."""
+        if change.need is Need.END:
+            self._gone |= change.members
         audience = change.audience()
         concerned = self._alone.among(audience)
         for subscription in concerned:

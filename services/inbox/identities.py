@@ -1,4 +1,4 @@
-"""Owns who a caller is: the recipient number of a user id, asked of the directory once and good for ever."""
+"""Owns who a caller is: the recipient number of a user id, asked of the directory once, good till they are erased."""
 
 import time
 from collections import OrderedDict
@@ -11,11 +11,17 @@ from wedsync.broadcast.v1.audience_pb2_grpc import AudienceServiceStub
 
 from services.inbox.groups import Group
 from services.inbox.work_store import WorkStore
+from shared.audience import Audience
 from shared.errors import PermissionDenied
 
 _KEPT: Final = 200_000
 _LARGEST_LOOKUP: Final = 1_000
 _UNKNOWN_FOR_S: Final = 2.0
+
+
+def no_inbox() -> PermissionDenied:
+    """What somebody is told whom the directory does not know, or not any more."""
+    return PermissionDenied("This person has no inbox.")
 
 
 class Identities:
@@ -34,8 +40,13 @@ class Identities:
         if number is None and self._unknown_until.get(user_id, 0.0) < time.monotonic():
             number = await self._lookups.ask(user_id)
         if number is None:
-            raise PermissionDenied("This person has no inbox.")
+            raise no_inbox()
         return number
+
+    def forget(self, erased: Audience) -> None:
+        """Nobody has these numbers any more; who asks for their user ids is sent to the directory."""
+        for user_id in [each for each, number in self._numbers.items() if number in erased]:
+            del self._numbers[user_id]
 
     async def role_of(self, user_id: UUID) -> str | None:
         """The role that the directory gives a person now; None for somebody it does not know."""

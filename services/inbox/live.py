@@ -3,14 +3,16 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 import structlog
 
-from services.inbox.changes import Change, Changes
+from services.inbox.changes import Change, Changes, Need
 from services.inbox.entries import Entry, read_entry
 from services.inbox.waking import Waking
+from shared.audience import Audience
 from shared.backoff import backoff_s
 from shared.errors import DependencyUnavailable
 from shared.ordered_log import LogEntry, LogTruncated, OrderedLog
@@ -55,7 +57,7 @@ class Tail:
             self.position = self._recent[-1].position
         self._waking.note_read(self.position)
 
-    async def follow(self, deliver: Deliver) -> None:
+    async def follow(self, *delivers: Deliver) -> None:
         """Deliver what comes, in order, for good. Raises LogTruncated when the log was pruned beyond this node."""
         async for entries in self._log.tail(self.position, self._waking.wake, self._poll_s, _BATCH):
             for entry, change in await self._understand(entries):
@@ -63,7 +65,10 @@ class Tail:
                     self._changes.apply(entry)
                 self._recent.append(change)
                 self.position = change.position
-                deliver(change)
+                if change.need is Need.END:
+                    self._silence(change.members)
+                for deliver in delivers:
+                    deliver(change)
             self._waking.note_read(self.position)
             self._wake_waiting()
 
@@ -125,6 +130,12 @@ class Tail:
                 failures += 1
                 log.warning("live_interrupted", failures=failures, error=str(error))
                 await asyncio.sleep(backoff_s(failures, _RETRY_FIRST_S, _RETRY_CEILING_S))
+
+    def _silence(self, gone: Audience) -> None:
+        """Keep nothing to show that was for these alone."""
+        for place, change in enumerate(self._recent):
+            if change.event is not None and change.members.issubset(gone):
+                self._recent[place] = replace(change, event=None)
 
     def _wake_waiting(self) -> None:
         for reached, position in list(self._waiting.items()):

@@ -16,12 +16,15 @@ from services.inbox.config import Settings
 from services.inbox.connections import Connections
 from services.inbox.consumer import DeliveryConsumer, DirectoryConsumer
 from services.inbox.contents import Contents
+from services.inbox.erasing import Erasing, Forgetting
+from services.inbox.exporting import Exporting
 from services.inbox.fanout import Fanout
 from services.inbox.identities import Identities
 from services.inbox.inboxes import Inboxes
 from services.inbox.live import Tail
 from services.inbox.memory import Memory
 from services.inbox.merging import Merging
+from services.inbox.privacy_store import PrivacyStore
 from services.inbox.readership import Readership
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Leaving, own_cleaner
@@ -87,13 +90,17 @@ async def start(settings: Settings) -> Inbox:
     ordered_log, answers = OrderedLog(worked, SCHEMA), KeptAnswers(worked, SCHEMA)
     log_identity, redis = await store.find_log_identity(), OptionalRedis.open(settings.redis_url)
 
-    identities, checkpoints = Identities(store, audience), Checkpoints(redis, log_identity)
-    inboxes = Inboxes(InboxStore(personal), checkpoints, Texts(store), store)
+    identities, texts = Identities(store, audience), Texts(store)
+    checkpoints, private = Checkpoints(redis, log_identity), PrivacyStore(worked)
+    inboxes = Inboxes(InboxStore(personal), checkpoints, texts, store)
     changes, fanout = Changes(store, log_identity, clock), Fanout(settings.streams_per_person)
     tail = Tail(ordered_log, changes, waking)
     teams = Teams(store, audience, waking, tail)
-    syncing = Syncing(tail, changes, inboxes, fanout)
-    leaving = Leaving(worked, store, waking, settings.retention)
+    syncing, leaving = (
+        Syncing(tail, changes, inboxes, fanout),
+        Leaving(worked, store, waking, settings.retention),
+    )
+    contents, walls = Contents(told, teams), RefusalKeeper(WallRefusals(clock), report_to(told))
     rooms = Rooms(
         identities=identities,
         inboxes=inboxes,
@@ -105,11 +112,12 @@ async def start(settings: Settings) -> Inbox:
         connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),
         teams=teams,
         retractions=Retractions(store, waking),
+        erasing=Erasing(private, contents, checkpoints, waking, tail),
+        exporting=Exporting(private),
         leaving=leaving,
         cleaner=own_cleaner(worked, settings.worker_database_url, leaving, settings.retention, clock),
         store=store,
     )
-    contents, walls = Contents(told, teams), RefusalKeeper(WallRefusals(clock), report_to(told))
     workers = _workers(nats, store, contents, teams, waking)
 
     health = HealthMonitor(
@@ -133,7 +141,13 @@ async def start(settings: Settings) -> Inbox:
     background = tuple(
         asyncio.create_task(work, name=name)
         for name, work in [
-            ("tail", tail.follow(syncing.deliver)),
+            (
+                "tail",
+                tail.follow(
+                    Forgetting(identities, rooms.memory, checkpoints, texts, changes, contents).note,
+                    syncing.deliver,
+                ),
+            ),
             ("badges", syncing.tell_badges()),
             ("timing", Timing(worked, waking).run()),
             ("cleaner", rooms.cleaner.run()),

@@ -76,6 +76,12 @@ class Memory:
         self._keep(recipient_number, _FirstPage(page_size, listing, listing.badge.position))
         return listing
 
+    def forget(self, recipient_number: int) -> None:
+        """Keep nothing of what they were shown."""
+        page = self._pages.pop(recipient_number, None)
+        if page is not None:
+            self._pages_bytes -= len(page.listing.items)
+
     def _keep(self, recipient_number: int, page: _FirstPage) -> None:
         """Remember a page; those that were read longest ago make room for it."""
         previous = self._pages.pop(recipient_number, None)

@@ -343,3 +343,81 @@ WITH gone AS (
     WHERE receipts.broadcast_id = ANY (ARRAY(SELECT gone.broadcast_id FROM gone))
 )
 SELECT count(*) AS removed, count(*) < $2::integer AS is_last FROM gone;
+
+-- name: erase_inbox
+-- A number is nobody's from here on.
+SELECT erase_inbox($1, $2) AS position;
+
+-- name: replace_contents
+-- What broadcasts say now, whatever they said before.
+SELECT replace_contents($1);
+
+-- name: export_items
+-- Everything that came to a number, newest first, whatever became of it; shown is what their own list may still show, or did
+-- until it expired.
+SELECT
+    arrival.position, arrival.broadcast_id, arrival.silent, arrival.arrived_at,
+    NOT broadcasts.hidden AND broadcasts.wall && (
+        SELECT array_append(array_agg(team_members.wedding_id), '00000000-0000-0000-0000-000000000000'::uuid)
+        FROM team_members
+        WHERE team_members.recipient_number = $1
+    ) AS is_shown,
+    broadcasts.type, broadcasts.category, broadcasts.priority, broadcasts.title, broadcasts.message,
+    broadcasts.action_label, broadcasts.action_url, broadcasts.wedding_id,
+    nullif(broadcasts.expires_at, 'infinity') AS expires_at
+FROM (
+    (
+        SELECT blocks.position, blocks.broadcast_id, blocks.silent, blocks.arrived_at
+        FROM blocks
+        WHERE blocks.block = $1::integer >> 12
+            AND blocks.position < $2
+            AND get_bit(blocks.members, $1::integer & 4095) <> 0
+        ORDER BY blocks.position DESC
+        LIMIT $3
+    )
+    UNION ALL
+    (
+        SELECT direct.position, direct.broadcast_id, direct.silent, direct.arrived_at
+        FROM direct
+        WHERE direct.recipient_number = $1 AND direct.position < $2
+        ORDER BY direct.position DESC
+        LIMIT $3
+    )
+) AS arrival
+LEFT JOIN broadcasts ON broadcasts.broadcast_id = arrival.broadcast_id
+ORDER BY arrival.position DESC
+LIMIT $3;
+
+-- name: export_receipts
+-- Everything that a number did with items, also with those that are not there any more.
+SELECT
+    receipts.broadcast_id, receipts.read_at, receipts.acknowledged_at, receipts.dismissed_at, receipts.clicked_at,
+    receipts.clicked_url
+FROM receipts
+WHERE receipts.recipient_number = $1 AND ($2::uuid IS NULL OR receipts.broadcast_id > $2)
+ORDER BY receipts.broadcast_id
+LIMIT $3;
+
+-- name: export_arrangements
+-- Where a number keeps items, in order of their broadcasts.
+SELECT arrangements.broadcast_id, arrangements.snoozed_until, arrangements.pinned_at
+FROM arrangements
+WHERE arrangements.recipient_number = $1 AND ($2::uuid IS NULL OR arrangements.broadcast_id > $2)
+ORDER BY arrangements.broadcast_id
+LIMIT $3;
+
+-- name: export_marks
+-- When a number said of everything that it is read.
+SELECT watermarks.position, watermarks.at
+FROM watermarks
+WHERE watermarks.recipient_number = $1 AND watermarks.position < $2
+ORDER BY watermarks.position DESC
+LIMIT $3;
+
+-- name: export_calls
+-- Which calls of a user are remembered, for a day.
+SELECT requests.method, requests.at, requests.request_id
+FROM requests
+WHERE requests.caller = $1 AND (requests.at, requests.request_id) > ($2, $3::uuid)
+ORDER BY requests.at, requests.request_id
+LIMIT $4;

@@ -13,6 +13,8 @@ from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceServicer
 from services.inbox.arranging import Arranging
 from services.inbox.connections import Connections
 from services.inbox.domain import Arrangement, Team, fits_an_alert
+from services.inbox.erasing import Erasing
+from services.inbox.exporting import Exporting
 from services.inbox.identities import Identities
 from services.inbox.inboxes import Inboxes
 from services.inbox.memory import Memory
@@ -60,6 +62,9 @@ RIGHTS: Final[dict[str, Right]] = {
     "RetractBroadcast": _INTERNAL,
     "ApplyTeamChange": _INTERNAL,
     "ListShownBroadcasts": _INTERNAL,
+    "EraseInbox": _INTERNAL,
+    "RefreshContents": _INTERNAL,
+    "ExportInbox": _INTERNAL,
     "CleanUpInboxes": _INTERNAL,
 }
 """Each method's row of product.md's table of rights."""
@@ -94,6 +99,8 @@ class Rooms:
     connections: Connections
     teams: Teams
     retractions: Retractions
+    erasing: Erasing
+    exporting: Exporting
     leaving: Leaving
     cleaner: Cleaner
     store: WorkStore
@@ -247,6 +254,29 @@ class InboxServicer(InboxServiceServicer):
         asked = [UUID(each) for each in request.broadcast_ids]
         shown = await self._rooms.leaving.list_shown(asked, after_clean_up=request.after_clean_up)
         return inbox_pb2.ListShownBroadcastsResponse(broadcast_ids=map(str, shown))
+
+    @override
+    async def EraseInbox(
+        self, request: inbox_pb2.EraseInboxRequest, context: object
+    ) -> inbox_pb2.EraseInboxResponse:
+        await self._rooms.erasing.erase(UUID(request.user_id), request.recipient_number)
+        return inbox_pb2.EraseInboxResponse()
+
+    @override
+    async def RefreshContents(
+        self, request: inbox_pb2.RefreshContentsRequest, context: object
+    ) -> inbox_pb2.RefreshContentsResponse:
+        await self._rooms.erasing.refresh(ids_of(request.broadcast_ids))
+        return inbox_pb2.RefreshContentsResponse()
+
+    @override
+    async def ExportInbox(
+        self, request: inbox_pb2.ExportInboxRequest, context: object
+    ) -> inbox_pb2.ExportInboxResponse:
+        page = await self._rooms.exporting.export(
+            UUID(request.user_id), request.recipient_number, request.page_token
+        )
+        return inbox_pb2.ExportInboxResponse(records=page.records, next_page_token=page.next_page_token)
 
     @override
     async def CleanUpInboxes(

@@ -14,6 +14,7 @@ from services.inbox.changes import Change, Changes, Event, Need
 from services.inbox.domain import read_cursor
 from services.inbox.fanout import Fanout, Subscription
 from services.inbox.groups import Group
+from services.inbox.identities import no_inbox
 from services.inbox.inboxes import FirstPage, Inboxes
 from services.inbox.live import Tail
 from shared.errors import Internal
@@ -152,7 +153,12 @@ class Syncing:
         self._running.pop(subscription, None)
 
     async def _step(self, subscription: Subscription, need: Need) -> Need:
-        """Give one what is needed and all that follows it, up to what needs something again."""
+        """Give one what is needed and all that follows it, up to what needs something again.
+
+        Raises PermissionDenied for whoever is nobody any more.
+        """
+        if need is Need.END:
+            raise no_inbox()
         async with subscription.stream.turn:
             await subscription.stream.room()
             if need is Need.COUNT:
@@ -226,6 +232,8 @@ def _show_all(subscription: Subscription, changes: Iterable[Change], until: Need
     """Show what concerns this one, up to what needs `until` or more; what is needed then."""
     for change in changes:
         if change.concerns(subscription.number):
+            if change.need is Need.END:
+                raise no_inbox()
             if change.need is Need.SNAPSHOT:
                 return Need.SNAPSHOT
             event = change.event_for(subscription.number)

@@ -36,7 +36,7 @@ class _Text:
 
 
 class Texts:
-    """The texts that were shown last. A broadcast never changes what it says."""
+    """The texts that were shown last. What a broadcast says stays the same until `forget`."""
 
     def __init__(self, store: WorkStore, kept: int = _KEPT) -> None:
         self._store = store
@@ -55,6 +55,10 @@ class Texts:
         return b"".join(
             text.item(place) for place in places if (text := found[place.broadcast_id]) is not None
         )
+
+    def forget(self, broadcast_id: UUID) -> None:
+        """A broadcast says something else by now."""
+        self._texts.pop(broadcast_id, None)
 
     def _keep(self, contents: Iterable[Content]) -> dict[UUID, _Text]:
         texts = {each.broadcast_id: _Text(content_message(each).SerializeToString()) for each in contents}

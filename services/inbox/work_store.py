@@ -130,7 +130,7 @@ class WorkStore:
         arguments = _MergeArguments()
         for chunk in chunks:
             arguments.add(chunk)
-        given = [_content_object(content) for content in contents]
+        given = [content_object(content) for content in contents]
         try:
             rows = await self._database.fetch(QUERIES["merge_chunks"], given or None, *arguments.columns())
         except asyncpg.ForeignKeyViolationError as error:
@@ -324,7 +324,7 @@ def _recorded_of(broadcast_id: UUID, row: Row) -> Recorded:
     )
 
 
-def _content_object(content: Content) -> dict[str, object]:
+def content_object(content: Content) -> dict[str, object]:
     """A content as keep_contents takes it."""
     action, wedding = content.action, content.wedding
     return {

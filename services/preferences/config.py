@@ -28,10 +28,13 @@ class Settings:
     messaging: MessagingSettings
     inbox: Address
     sender: Address
+    dispatcher: Address
     team_retry_s: float
     retention: RetentionTerms
     audit_retry_s: float
     segment_count_s: float
+    erasure_retry_s: float
+    erasure_repeat_s: float
     log_format: str | None
 
     @classmethod
@@ -47,9 +50,13 @@ class Settings:
             messaging=MessagingSettings.read(env, PREFIX),
             inbox=env.address("INBOX_ADDR"),
             sender=env.address("SENDER_ADDR"),
+            dispatcher=env.address("DISPATCHER_ADDR"),
             team_retry_s=env.seconds("PREFERENCES_TEAM_RETRY_S", 5.0, least=0.05, most=300),
             retention=RetentionTerms.read(env),
             audit_retry_s=env.seconds("PREFERENCES_AUDIT_RETRY_S", 5.0, least=0.05, most=300),
             segment_count_s=env.seconds("PREFERENCES_SEGMENT_COUNT_S", 60.0, least=0.05, most=3600),
+            erasure_retry_s=env.seconds("PREFERENCES_ERASURE_RETRY_S", 5.0, least=0.05, most=300),
+            # Longer than any call takes that had found somebody before they were erased.
+            erasure_repeat_s=env.seconds("PREFERENCES_ERASURE_REPEAT_S", 60.0, least=0.05, most=3600),
             log_format=read_format(env),
         )

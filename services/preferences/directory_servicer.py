@@ -7,9 +7,11 @@ from typing_extensions import override
 from wedsync.broadcast.v1 import directory_pb2
 from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceServicer
 
-from services.preferences.directory import ADMIN, COORDINATOR
+from services.preferences.directory import ADMIN, COORDINATOR, Reach
 from services.preferences.directory_reads import DirectoryReads
 from services.preferences.directory_writes import DirectoryWrites
+from services.preferences.erasing import Erasing
+from services.preferences.exporting import Exporting
 from services.preferences.messages import recipient_message
 from services.preferences.segment_calls import Segments
 from shared.auth import current_identity, current_role
@@ -48,11 +50,19 @@ class DirectoryServicer(DirectoryServiceServicer):
     """The directory of people, weddings, teams and segments; methods that are missing answer UNIMPLEMENTED."""
 
     def __init__(
-        self, reads: DirectoryReads, writes: DirectoryWrites, segments: Segments, cleaner: Cleaner
+        self,
+        reads: DirectoryReads,
+        writes: DirectoryWrites,
+        segments: Segments,
+        exporting: Exporting,
+        erasing: Erasing,
+        cleaner: Cleaner,
     ) -> None:
         self._reads = reads
         self._writes = writes
         self._segments = segments
+        self._exporting = exporting
+        self._erasing = erasing
         self._cleaner = cleaner
 
     @override
@@ -112,8 +122,26 @@ class DirectoryServicer(DirectoryServiceServicer):
         return await self._segments.delete(request)
 
     @override
+    async def ExportRecipient(
+        self, request: directory_pb2.ExportRecipientRequest, context: object
+    ) -> directory_pb2.ExportRecipientResponse:
+        return await self._exporting.export(request, _privacy_reach())
+
+    @override
+    async def EraseRecipient(
+        self, request: directory_pb2.EraseRecipientRequest, context: object
+    ) -> directory_pb2.EraseRecipientResponse:
+        return await self._erasing.erase(request, _privacy_reach())
+
+    @override
     async def CleanUpDirectory(
         self, request: directory_pb2.CleanUpDirectoryRequest, context: object
     ) -> directory_pb2.CleanUpDirectoryResponse:
         cleaned = await self._cleaner.clean_up(dry_run=request.dry_run)
         return directory_pb2.CleanUpDirectoryResponse(cleaned=[each.message() for each in cleaned])
+
+
+def _privacy_reach() -> Reach:
+    """Whose rights to privacy the caller may see to: their own, or everybody's."""
+    is_service = current_identity().user_id is None
+    return Reach.EVERYONE if is_service or current_role() == ADMIN else Reach.SELF

@@ -17,7 +17,7 @@ from services.preferences.figures import (
     INDEX_BUILD_SECONDS,
 )
 from services.preferences.history import RecentChanges
-from services.preferences.index import PeopleGroups, SetIndex
+from services.preferences.index import FacetKind, PeopleGroups, SetIndex
 from services.preferences.store import PEOPLE_PAGE, IndexStore
 from shared.audience import Audience
 from shared.errors import DependencyUnavailable
@@ -181,6 +181,7 @@ class IndexKeeper:
         filters = await self._store.find_filters(changes.weddings) if changes.weddings else []
         segments = await self._store.find_segments(changes.segments) if changes.segments else []
         await _replace_people(self._index, changes.recipients, people)
+        self._forget(changes.recipients & self._index.having(FacetKind.ERASED))
         self._index.replace_weddings(changes.weddings, weddings, filters)
         self._index.replace_segments(changes.segments, segments)
         self._index.version = entries[-1].position
@@ -188,6 +189,13 @@ class IndexKeeper:
         await _prepare_weddings(self._index)
         INDEX_APPLY_SECONDS.observe(time.monotonic() - started)
         _show(self._index)
+
+    def _forget(self, erased: Audience) -> None:
+        """Keep no user id of those who are nobody any more."""
+        if erased:
+            gone = [user_id for user_id, number in self._numbers.items() if number in erased]
+            for user_id in gone:
+                del self._numbers[user_id]
 
     def _remember(self, numbers: dict[UUID, int]) -> None:
         self._numbers.update(numbers)

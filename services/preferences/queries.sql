@@ -251,11 +251,12 @@ WITH given AS (
     SELECT user_id, display_name, role, user_type, tier, email, phone, time_zone
     FROM given
     WHERE NOT EXISTS (SELECT FROM recipients AS known WHERE known.user_id = given.user_id)
+        AND NOT EXISTS (SELECT FROM erased_users WHERE erased_users.user_hash = user_hash(given.user_id))
     ORDER BY place
     RETURNING user_id, number
 )
 SELECT
-    coalesce(known.number, added.number) AS number,
+    coalesce(known.number, added.number, 0) AS number,
     added.number IS NOT NULL AS is_added,
     altered.user_id IS NOT NULL AS is_altered
 FROM given
@@ -364,3 +365,76 @@ LIMIT $1;
 -- The sender has these.
 DELETE FROM audit_events
 WHERE event_id = ANY($1::uuid[]);
+
+-- name: find_number_to_erase
+-- Somebody who has not been erased; within the directory's turn, so that nobody else erases them meanwhile.
+SELECT number
+FROM recipients
+WHERE user_id = $1 AND erased_at IS NULL;
+
+-- name: take_turn_of_person
+-- Edits that are under way come to their end, and later ones find nobody.
+SELECT pg_advisory_xact_lock(turn_of_person($1));
+
+-- name: leave_teams
+-- The weddings that are to be told so.
+DELETE FROM team_members
+WHERE recipient_number = $1
+RETURNING wedding_id;
+
+-- name: erase_recipient
+-- All that is about them here, at once.
+SELECT erased_at, filtered FROM erase_recipient($1, $2);
+
+-- name: forget_answers_of
+-- What somebody was answered who has been erased; but that they were, for as long as they may ask again.
+DELETE FROM requests
+WHERE caller = $1 AND method <> 'EraseRecipient';
+
+-- name: list_due_erasures
+-- Who is to be told next, oldest first.
+SELECT number, user_id, service
+FROM erasures
+WHERE due_at <= now()
+ORDER BY due_at
+LIMIT $1;
+
+-- name: list_first_erasures
+-- Who has not confirmed yet that a person is gone.
+SELECT number, user_id, service
+FROM erasures
+WHERE user_id = $1 AND told_at IS NULL
+ORDER BY service;
+
+-- name: confirm_erasure
+-- The first time it is to be done once more after a while; the second time there is nothing left to do.
+WITH over AS (
+    DELETE FROM erasures
+    WHERE number = $1 AND service = $2 AND told_at IS NOT NULL AND due_at <= now()
+), begun AS (
+    UPDATE erasures
+    SET told_at = now(), due_at = now() + make_interval(secs => $3::float8)
+    WHERE number = $1 AND service = $2 AND told_at IS NULL
+)
+SELECT;
+
+-- name: postpone_erasure
+-- The service could not be reached, or failed.
+UPDATE erasures
+SET due_at = now() + make_interval(secs => $3::float8)
+WHERE number = $1 AND service = $2;
+
+-- name: list_audit_events_about
+-- What the sender has not been told yet of what somebody did, or what was done to them.
+SELECT at, action, actor = $1::uuid::text AS by_you, (user_id = $1::uuid) IS TRUE AS about_you,
+    wedding_id, segment_id, role_before, role_after
+FROM audit_events
+WHERE user_id = $1::uuid OR actor = $1::uuid::text
+ORDER BY position;
+
+-- name: list_answers_of
+-- Which calls of theirs are remembered, for a day.
+SELECT method, at
+FROM requests
+WHERE caller = $1
+ORDER BY at, method;

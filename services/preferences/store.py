@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 from wedsync.broadcast.v1.events_pb2 import DirectoryChanged
 
 from services.preferences.changes import ChangeKind, Entry, recipients_changed, weddings_changed
@@ -51,6 +52,7 @@ PEOPLE_PAGE: Final = 65_536
 # The inbox was asked already, and where it could not be reached, what is not for them is on somebody's screen.
 _TEAM_RANK: Final = subjects.rank("critical")
 _WEDDINGS_PAGE: Final = 5_000
+_SETTINGS_OF_SOMEBODY: Final = "preferences_of_somebody"
 _QUERIES: Final = load(Path(__file__).with_name("queries.sql"))
 
 
@@ -84,22 +86,28 @@ class PersonalStore:
     async def save_preferences(self, edit: Edit, request: Request | None, response: bytes) -> bool | Answer:
         """Keep an edit with its log entries and what it is answered; False when another edit came first.
 
-        Nothing is kept when the request_id was taken before: then what it was answered.
+        Nothing is kept when the request_id was taken before: then what it was answered. Raises NotFound when its person
+        was erased meanwhile.
         """
-        row = await self._database.fetchrow(
-            _QUERIES["save_preferences"],
-            request and request.caller,
-            request and request.method,
-            request and request.request_id,
-            request and request.body_hash,
-            response,
-            edit.at,
-            edit.number,
-            edit.before.version if edit.is_change else None,
-            *from_personal(edit.after),
-            [kind for kind, _ in edit.entries],
-            [body for _, body in edit.entries],
-        )
+        try:
+            row = await self._database.fetchrow(
+                _QUERIES["save_preferences"],
+                request and request.caller,
+                request and request.method,
+                request and request.request_id,
+                request and request.body_hash,
+                response,
+                edit.at,
+                edit.number,
+                edit.before.version if edit.is_change else None,
+                *from_personal(edit.after),
+                [kind for kind, _ in edit.entries],
+                [body for _, body in edit.entries],
+            )
+        except asyncpg.CheckViolationError as error:
+            if error.constraint_name != _SETTINGS_OF_SOMEBODY:
+                raise
+            raise NotFound("The directory does not know you.") from error
         if row is None:
             raise LookupError("save_preferences answers exactly one row")
         if row["known_body_hash"] is not None:
@@ -197,7 +205,7 @@ class DirectoryStore:
         self, transaction: Transaction, actor: str, people: Sequence[Person], *, may_change_admins: bool
     ) -> PeopleWritten:
         """Add or alter people, all or none. Raises PermissionDenied."""
-        await transaction.execute(_QUERIES["take_directory_turn"], actor)
+        await self.take_turn(transaction, actor)
         user_ids = [person.user_id for person in people]
         roles = await transaction.fetch(_QUERIES["find_roles"], user_ids)
         require_admin_right(
@@ -207,7 +215,7 @@ class DirectoryStore:
         )
         rows = await transaction.fetch(_QUERIES["upsert_recipients"], *_columns(people))
         changed = [row["number"] for row in rows if row["is_added"] or row["is_altered"]]
-        version = await self._append(transaction, [recipients_changed(changed)] if changed else [])
+        version = await self.append(transaction, [recipients_changed(changed)] if changed else [])
         numbers = tuple(row["number"] for row in rows)
         return PeopleWritten(numbers, sum(row["is_added"] for row in rows), version)
 
@@ -215,11 +223,11 @@ class DirectoryStore:
         self, transaction: Transaction, actor: str, weddings: Sequence[WeddingDetails]
     ) -> WeddingsWritten:
         """Add or alter weddings, all or none; their teams stay."""
-        await transaction.execute(_QUERIES["take_directory_turn"], actor)
+        await self.take_turn(transaction, actor)
         rows = await transaction.fetch(_QUERIES["upsert_weddings"], *_columns(weddings))
         changed = [row["wedding_id"] for row in rows]
         entries = [weddings_changed(ChangeKind.WEDDINGS, changed)] if changed else []
-        version = await self._append(transaction, entries)
+        version = await self.append(transaction, entries)
         return WeddingsWritten(sum(row["is_added"] for row in rows), version)
 
     async def set_team(
@@ -229,7 +237,7 @@ class DirectoryStore:
 
         Raises NotFound for the wedding, InvalidField for users whom the directory does not know.
         """
-        await transaction.execute(_QUERIES["take_directory_turn"], actor)
+        await self.take_turn(transaction, actor)
         version = await transaction.fetchval(_QUERIES["find_team_version"], wedding_id)
         if version is None:
             raise NotFound("There is no such wedding.")
@@ -238,7 +246,7 @@ class DirectoryStore:
         row = await transaction.fetchrow(_QUERIES["replace_team"], wedding_id, sorted(numbers.values()))
         added, removed = (row["added"], row["removed"]) if row is not None else (0, 0)
         if added or removed or version == 0:
-            version = await self._tell_team(transaction, wedding_id)
+            version = await self.tell_team(transaction, wedding_id)
         return TeamWritten(version, added, removed)
 
     async def find_team(self, wedding_id: UUID) -> Team:
@@ -258,7 +266,11 @@ class DirectoryStore:
         """The inbox has confirmed this version of a team."""
         await self._outbox.settle(self._database, _team_key(wedding_id, version))
 
-    async def _tell_team(self, transaction: Transaction, wedding_id: UUID) -> int:
+    async def take_turn(self, transaction: Transaction, actor: str) -> None:
+        """Let nobody else change the directory until the transaction ends."""
+        await transaction.execute(_QUERIES["take_directory_turn"], actor)
+
+    async def tell_team(self, transaction: Transaction, wedding_id: UUID) -> int:
         """Raise the version of a team that has changed, and tell everybody who follows; the version."""
         version = int(await transaction.fetchval(_QUERIES["raise_team_version"], wedding_id))
         payload = DirectoryChanged(wedding_id=str(wedding_id), team_version=version).SerializeToString()
@@ -270,10 +282,10 @@ class DirectoryStore:
             settle="report",
         )
         await self._outbox.add(transaction, entry)
-        await self._append(transaction, [weddings_changed(ChangeKind.TEAM, [wedding_id])])
+        await self.append(transaction, [weddings_changed(ChangeKind.TEAM, [wedding_id])])
         return version
 
-    async def _append(self, transaction: Transaction, entries: Sequence[Entry]) -> int:
+    async def append(self, transaction: Transaction, entries: Sequence[Entry]) -> int:
         """Add to the log, last in the transaction; where it ends, also when there is nothing to add."""
         return await self._log.append_many(transaction, entries)
 

@@ -162,9 +162,14 @@ class Wedding:
     wedding_date: date | None = None
 
 
+ERASED_TITLE: Final = "Erased"
+ERASED_MESSAGE: Final = "What this said was meant for one person alone, who has been erased."
+"""What a broadcast says once nobody is left for whom it was meant."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a broadcast says and to whom, checked and complete; it never changes after it was accepted."""
+    """What a broadcast says and to whom, checked and complete; it stays so, unless whom alone it is for is erased."""
 
     type: BroadcastType
     priority: Priority

@@ -21,9 +21,12 @@ from services.sender.cancelling import CancelFinisher, Cancelling, Stopping
 from services.sender.config import Settings
 from services.sender.consumer import StateConsumer, bury, encode_due
 from services.sender.directory import Directory
+from services.sender.erasing import Erasing
+from services.sender.exporting import Exporting
 from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.outside import Outside
+from services.sender.privacy_store import ErasureStore, ExportStore
 from services.sender.progress import Changes, Progress
 from services.sender.quotas import Quotas
 from services.sender.refusals import Refusals
@@ -95,6 +98,8 @@ async def start(settings: Settings) -> RunningSender:
         Reporting(AnalyticsStore(outside.called), listing, clock),
         CleaningUp(cleaner, inboxes, dispatches, DirectoryServiceStub(outside.preferences), replays),
         Auditing(AuditPages(outside.called), chain, directory, clock),
+        Erasing(ErasureStore(outside.worked), inboxes, refusals),
+        Exporting(ExportStore(outside.called, outside.worked)),
     )
     reports = PullWorker(
         outside.nats,

@@ -279,3 +279,97 @@ FROM sum_analytics($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
 -- The last day that is counted to its end for every broadcast, as far as it could be by now.
 SELECT least(min(next_day), (now() AT TIME ZONE 'UTC')::date) - 1 AS day
 FROM tallies;
+
+-- name: erase_words
+-- Broadcasts that were meant for them alone and say nothing any more.
+SELECT broadcast_id FROM erase_words($1, $2, $3, $4) AS broadcast_id;
+
+-- name: erase_from_targeting
+-- Nobody in their place, in these broadcasts and in all that were not meant for them alone.
+SELECT erase_from_targeting($1, $2);
+
+-- name: find_answers_naming
+-- What others were answered that names somebody.
+SELECT caller, method, request_id, response FROM find_answers_naming($1);
+
+-- name: erase_from_answer
+-- The same answer without them.
+SELECT erase_from_answer($1, $2, $3, $4, $5);
+
+-- name: erase_own
+-- What they were answered, and how much they sent.
+SELECT type, priority, wedding_id FROM erase_own($1);
+
+-- name: export_sent
+-- What somebody sent, in order; whom they named is others' business.
+SELECT
+    broadcast_id, type, priority, title, message, action_label, action_url, everyone, roles, tiers, segment_ids, wedding_ids,
+    wedding_id, cardinality(user_ids) AS named_users, scheduled_for, expires_at, created_at, targeted, state::text AS state,
+    sent_at, failed_at, error, cancelled_at, cancel_reason
+FROM broadcasts
+WHERE created_by = $1 AND (created_at, broadcast_id) > ($2, $3::uuid)
+ORDER BY created_at, broadcast_id
+LIMIT $4;
+
+-- name: export_naming
+-- What names somebody, in order. What it says they know from their inbox, where the wall decides; what was meant for them
+-- alone and is about no wedding is theirs in any case, also while it is still to come.
+SELECT
+    broadcast_id, type, priority, created_at, scheduled_for, expires_at, state::text AS state,
+    CASE WHEN is_theirs THEN title END AS title,
+    CASE WHEN is_theirs THEN message END AS message,
+    CASE WHEN is_theirs THEN action_label END AS action_label,
+    CASE WHEN is_theirs THEN action_url END AS action_url
+FROM broadcasts
+CROSS JOIN LATERAL (
+    SELECT
+        user_ids = ARRAY[$1::uuid] AND wedding_id IS NULL
+        AND cardinality(roles) + cardinality(tiers) + cardinality(segment_ids) + cardinality(wedding_ids) = 0 AS is_theirs
+) AS own
+WHERE user_ids <> '{}' AND $1::uuid = ANY (user_ids) AND (created_at, broadcast_id) > ($2, $3::uuid)
+ORDER BY created_at, broadcast_id
+LIMIT $4;
+
+-- name: export_audit_log
+-- What somebody did, and what was done to them, newest first; by whom is others' business.
+SELECT
+    entry.position, entry.at, entry.action, entry.actor = $1::uuid::text AS by_you,
+    (entry.user_id = $1::uuid) IS TRUE AS about_you, entry.broadcast_id, entry.broadcast_type, entry.wedding_id,
+    entry.segment_id, entry.role_before, entry.role_after, entry.method, entry.attempts
+FROM audit_log AS entry
+WHERE entry.position IN (
+        (
+            SELECT own.position
+            FROM audit_log AS own
+            WHERE own.actor = $1::uuid::text AND own.position < $2
+            ORDER BY own.position DESC
+            LIMIT $3
+        )
+        UNION ALL
+        (
+            SELECT own.position
+            FROM audit_log AS own
+            WHERE own.user_id = $1::uuid AND own.position < $2
+            ORDER BY own.position DESC
+            LIMIT $3
+        )
+    )
+ORDER BY entry.position DESC
+LIMIT $3;
+
+-- name: export_counts
+-- What counts for somebody's limits.
+SELECT type, priority, nullif(wedding_id, '00000000-0000-0000-0000-000000000000') AS wedding_id, count(*) AS sends,
+    min(at) AS first_at, max(at) AS last_at
+FROM counted_sends
+WHERE caller = $1
+GROUP BY type, priority, wedding_id
+ORDER BY type, priority, wedding_id;
+
+-- name: export_calls
+-- Which calls of theirs are remembered, for a day.
+SELECT method, at, request_id
+FROM requests
+WHERE caller = $1 AND (at, request_id) > ($2, $3::uuid)
+ORDER BY at, request_id
+LIMIT $4;

@@ -9,7 +9,7 @@ import hashlib
 import struct
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
@@ -104,6 +104,14 @@ class Refusals:
             self._writing.add(task)
             task.add_done_callback(self._writing.discard)
 
+    async def forget(self, tallies: Iterable[Tally]) -> None:
+        """Remember nothing of these here and in Redis; other processes do until the limit is free, by a digest."""
+        keys = {self._key(tally) for tally in tallies}
+        for key in keys:
+            self._forget(key)
+        if keys:
+            await self._redis.attempt(lambda redis: self._remove(redis, keys))
+
     def retry_after_s(self, refusal: Refusal) -> float:
         """How long until the next one is free."""
         return refusal.free_at - self._clock.monotonic()
@@ -170,6 +178,12 @@ class Refusals:
             return pipeline.execute()
 
         await self._redis.attempt(add)
+
+    async def _remove(self, redis: Redis, keys: Set[bytes]) -> None:
+        entries = cast(list[tuple[bytes, dict[bytes, bytes]]], await redis.xrange(self._stream))
+        told = [entry_id for entry_id, fields in entries if fields.get(b"key") in keys]
+        if told:
+            await redis.xdel(self._stream, *told)
 
     def _take_in(self, fields: Mapping[bytes, bytes]) -> None:
         """Keep what another process shared, unless it is known here, where it is known to the moment."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 from typing_extensions import override
 from wedsync.broadcast.v1 import sender_pb2
@@ -12,6 +13,8 @@ from services.sender.access import Access
 from services.sender.approval import APPROVE, REJECT, Approval
 from services.sender.auditing import Auditing
 from services.sender.cancelling import CANCEL, Cancelling
+from services.sender.erasing import Erasing
+from services.sender.exporting import Exporting
 from services.sender.listing import Listing
 from services.sender.orders import Orders
 from services.sender.progress import Progress
@@ -46,6 +49,8 @@ RIGHTS: Final[dict[str, Right]] = {
     "CheckBroadcastAccess": scopes("internal"),
     "RecordAuditEvents": scopes("internal"),
     "CountSegmentUses": scopes("internal"),
+    "ErasePerson": scopes("internal"),
+    "ExportPerson": scopes("internal"),
 }
 """Each method's row of product.md's table of rights."""
 
@@ -65,6 +70,8 @@ class UseCases:
     reporting: Reporting
     cleaning_up: CleaningUp
     auditing: Auditing
+    erasing: Erasing
+    exporting: Exporting
 
     def replays(self) -> dict[str, Replay]:
         """What answers a repeated request before it is judged anew, and refuses a send that is too much."""
@@ -197,3 +204,17 @@ class SenderServicer(SenderServiceServicer):
     ) -> sender_pb2.CountSegmentUsesResponse:
         uses = await self._does.orders.segment_uses(request.segment_id)
         return sender_pb2.CountSegmentUsesResponse(broadcasts=uses)
+
+    @override
+    async def ErasePerson(
+        self, request: sender_pb2.ErasePersonRequest, context: object
+    ) -> sender_pb2.ErasePersonResponse:
+        await self._does.erasing.erase(UUID(request.user_id))
+        return sender_pb2.ErasePersonResponse()
+
+    @override
+    async def ExportPerson(
+        self, request: sender_pb2.ExportPersonRequest, context: object
+    ) -> sender_pb2.ExportPersonResponse:
+        page = await self._does.exporting.export(UUID(request.user_id), request.page_token)
+        return sender_pb2.ExportPersonResponse(records=page.records, next_page_token=page.next_page_token)

@@ -48,6 +48,8 @@ TABLE: dict[str, frozenset[str]] = {
     **dict.fromkeys(("CleanUpInboxes", "CleanUpDispatches", "CleanUpDirectory"), INTERNAL),
     **dict.fromkeys(("ListShownBroadcasts", "CountSegmentUses", "CheckBroadcastAccess"), INTERNAL),
     "ListChanges": INTERNAL,
+    **dict.fromkeys(("EraseInbox", "RefreshContents", "ErasePerson"), INTERNAL),
+    **dict.fromkeys(("ExportInbox", "ExportPerson", "ExportDeliveries"), INTERNAL),
     **dict.fromkeys(
         ("CountAudience", "CheckWeddingAccess", "LookupRecipients", "RecordAuditEvents"), INTERNAL
     ),

@@ -43,6 +43,7 @@ from tests.e2e.wall_table import (
 )
 
 Fields: TypeAlias = Mapping[str, object]
+_NOBODYS_NUMBER: Final = 2**31 - 1
 Shows: TypeAlias = Callable[[View, Asked], Names]
 
 
@@ -152,6 +153,15 @@ def _outdated(world: World, caller: Caller) -> Fields:
 
 def _oneself(world: World, caller: Caller) -> Fields:
     return {"user_id": str((caller.member or PEOPLE["couple A"]).user_id)}
+
+
+def _numbered(world: World, caller: Caller) -> Fields:
+    """Somebody to an internal call, which is told their number too: here one that nobody has."""
+    return {**_oneself(world, caller), "recipient_number": _NOBODYS_NUMBER}
+
+
+def _of_nobody(world: World, caller: Caller) -> Fields:
+    return {**_of_nothing(world, caller), "recipient_number": _NOBODYS_NUMBER}
 
 
 def _people(world: World, caller: Caller) -> Fields:
@@ -265,8 +275,14 @@ RULES: Final[dict[str, Rule]] = {
     "CreateSegment": Rule(nothing, unsaid, probes=_nothing_else),
     "UpdateSegment": Rule(nothing, looked_up, _segment_of_nothing, probes=_nothing_else),
     "CountSegmentUses": Rule(everything, answered, _of_nothing),
-    "ExportRecipient": Rule(personal, not_known_yet, _oneself),
-    "EraseRecipient": Rule(personal, not_known_yet, _of_nothing, probes=_what_is_not_theirs),
+    "ExportRecipient": Rule(personal, looked_up, _oneself),
+    "EraseRecipient": Rule(personal, looked_up, _of_nothing, probes=_what_is_not_theirs),
+    **dict.fromkeys(
+        ("EraseInbox", "ErasePerson"), Rule(everything, answered, _of_nobody, probes=_what_is_not_theirs)
+    ),
+    "RefreshContents": Rule(everything, looked_up, _of_broadcast),
+    **dict.fromkeys(("ExportInbox", "ExportPerson"), Rule(everything, answered, _numbered)),
+    "ExportDeliveries": Rule(everything, answered, _numbered),
     "ResolveAudience": Rule(everything, resolved, _audience),
     "ReevaluateAudience": Rule(everything, resolved, _audience),
     "ListChanges": Rule(everything, answered),
@@ -286,9 +302,7 @@ RULES: Final[dict[str, Rule]] = {
 UNSERVED: Final = frozenset(
     {
         "DeletePushSubscription",
-        "EraseRecipient",
         "ExplainDelivery",
-        "ExportRecipient",
         "LiftAddressSuppression",
         "ListAddressSuppressions",
         "ListDeadLetters",

@@ -187,8 +187,10 @@ def directory(caller: Caller) -> View:
 
 
 def personal(caller: Caller) -> View:
-    """Everything about oneself; whoever looks after privacy, and admins, about anybody."""
-    return ALL if caller.kind in ("admin", "privacy") else _joined(oneself(caller), inbox(caller))
+    """Everything about oneself, if one is known; whoever looks after privacy, and admins, about anybody."""
+    if caller.kind in ("admin", "privacy"):
+        return ALL
+    return _joined(oneself(caller), inbox(caller)) if caller.is_known else View()
 
 
 def explaining(caller: Caller) -> View:

@@ -114,6 +114,19 @@ LEAKS: Final[Sequence[Leak]] = (
         # What is about no wedding, everybody may read who finds it in their inbox.
         keeps=Deed("inbox_api", f"SELECT FROM broadcasts WHERE broadcast_id = '{_WALLED}'"),
     ),
+    # What rewrites a broadcast runs as the owner, and names it.
+    *(
+        Leak(
+            "broadcasts",
+            policy,
+            lets=Deed("inbox_owner", deed, {"app.rewritten": _OPEN}),
+            keeps=Deed("inbox_owner", deed, {"app.rewritten": ""}),
+        )
+        for policy, deed in (
+            ("find_what_is_rewritten", "SELECT FROM broadcasts"),
+            ("rewrite", "UPDATE broadcasts SET title = 'x'"),
+        )
+    ),
     *(
         Leak(
             table,

@@ -7,13 +7,15 @@ from uuid import UUID
 from tests.integration.shared.leaks import Deed, Leak, own_rows, workers_rows
 
 ME, COLLEAGUE, STRANGER = 1, 2, 3
+PLAIN, PLAIN_GONE, GONE = 4, 5, 6
 MINE, OTHERS = UUID(int=1), UUID(int=2)
 
-# Two who work on one wedding, somebody who works on another, and everybody's settings.
+# Two who work on one wedding, somebody who works on another, and everybody's settings; two without any for roles or
+# weddings, of whom one was erased, and another erased one.
 ROWS: Final = f"""
     INSERT INTO recipients (number, user_id, display_name, role, user_type, tier, time_zone)
     SELECT number, gen_random_uuid(), 'Somebody', 'venue', 'supplier', 'free', 'UTC'
-    FROM generate_series(1, 3) AS number;
+    FROM generate_series(1, 6) AS number;
     INSERT INTO weddings (wedding_id, couple_name, status)
     VALUES ('{MINE}', 'Amara & Jonas', 'planning'), ('{OTHERS}', 'Mira & Noor', 'planning');
     INSERT INTO team_members (wedding_id, recipient_number)
@@ -23,8 +25,14 @@ ROWS: Final = f"""
         quiet_enabled, quiet_start, quiet_end
     )
     SELECT number, true, true, true, true, false, '{{in_app}}', false, '22:00', '08:00' FROM recipients;
-    INSERT INTO role_settings (recipient_number, role) SELECT number, 'venue' FROM recipients;
-    INSERT INTO wedding_filters (recipient_number, wedding_id) SELECT recipient_number, wedding_id FROM team_members;
+    INSERT INTO role_settings (recipient_number, role)
+    SELECT number, 'venue' FROM recipients WHERE number NOT IN ({PLAIN}, {PLAIN_GONE});
+    INSERT INTO wedding_filters (recipient_number, wedding_id)
+    SELECT recipient_number, wedding_id FROM team_members
+    UNION ALL
+    SELECT {GONE}, '{MINE}';
+    UPDATE recipients SET erased_at = now() WHERE number IN ({PLAIN_GONE}, {GONE});
+    INSERT INTO erasures (number, user_id, service) VALUES ({GONE}, gen_random_uuid(), 'inbox');
     SELECT append_log('reload', '');
     SELECT outbox_add(NULL, 'directory.changed', 'x', NULL, 0, 'ack');
     INSERT INTO audit_events (action, user_id) VALUES ('erased', '00000000-0000-0000-0000-000000000065');
@@ -34,6 +42,7 @@ ROWS: Final = f"""
 """  # noqa: S608
 
 _AS_ME = {"app.recipient": ME}
+_REMOVE = "DELETE FROM {} WHERE recipient_number = {}"
 _AS_COORDINATOR = {"app.weddings": f"{{{MINE}}}"}
 
 
@@ -49,7 +58,9 @@ def _kept_by_people(table: str, write: str) -> tuple[Leak, Leak]:
 
 
 _WORKED: Final = {
-    "worker_reads_and_writes": ("recipients", "weddings", "team_members", "log", "outbox", "requests"),
+    "worker_reads_and_writes": (
+        *("recipients", "weddings", "team_members", "log", "outbox", "requests", "erasures"),
+    ),
     "worker_reads": ("preferences", "role_settings", "wedding_filters"),
     "worker_adds_and_tells": ("audit_events",),
 }
@@ -98,6 +109,19 @@ LEAKS: Final[Sequence[Leak]] = (
         "people_add_changes",
         lets=_people("INSERT INTO log (position, kind, body, at) VALUES (2, 'recipients', 'x', now())"),
         keeps=_people("SELECT FROM log"),
+    ),
+    *(
+        Leak(
+            table,
+            "worker_removes_of_the_erased",
+            lets=Deed("preferences_worker", _REMOVE.format(table, gone)),
+            keeps=Deed("preferences_worker", _REMOVE.format(table, known)),
+        )
+        for table, gone, known in (
+            ("preferences", PLAIN_GONE, PLAIN),
+            ("role_settings", GONE, ME),
+            ("wedding_filters", GONE, ME),
+        )
     ),
     *(workers_rows(table, policy, "preferences") for policy, tables in _WORKED.items() for table in tables),
 )

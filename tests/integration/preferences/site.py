@@ -312,6 +312,9 @@ def environment(
         "AUTH_AUDIENCE": AUDIENCE,
         "INBOX_ADDR": inbox,
         "SENDER_ADDR": inbox,
+        "DISPATCHER_ADDR": inbox,
+        "PREFERENCES_ERASURE_RETRY_S": "0.2",
+        "PREFERENCES_ERASURE_REPEAT_S": "0.3",
     }
 
 

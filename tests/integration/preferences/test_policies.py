@@ -7,7 +7,17 @@ import asyncpg
 import pytest
 
 from stack.provision import SuiteDatabase
-from tests.integration.preferences.leaks import COLLEAGUE, ME, MINE, OTHERS, ROWS, STRANGER
+from tests.integration.preferences.leaks import (
+    COLLEAGUE,
+    GONE,
+    ME,
+    MINE,
+    OTHERS,
+    PLAIN,
+    PLAIN_GONE,
+    ROWS,
+    STRANGER,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,8 @@ async def _seen(connection: asyncpg.Connection, table: str, column: str) -> list
     return [row["seen"] for row in rows]
 
 
-EVERYBODY = [ME, COLLEAGUE, STRANGER]
+ON_TEAMS = [ME, COLLEAGUE, STRANGER]
+EVERYBODY = [*ON_TEAMS, PLAIN, PLAIN_GONE, GONE]
 PERSONAL = [
     # table, policy, column, settings, what is seen by it alone
     ("recipients", "people_see_themselves", "number", {"recipient": ME}, [ME]),
@@ -74,10 +85,11 @@ PERSONAL = [
 WORKERS = [
     ("recipients", "worker_reads_and_writes", "number", EVERYBODY),
     ("weddings", "worker_reads_and_writes", "wedding_id", [MINE, OTHERS]),
-    ("team_members", "worker_reads_and_writes", "recipient_number", EVERYBODY),
+    ("team_members", "worker_reads_and_writes", "recipient_number", ON_TEAMS),
     ("preferences", "worker_reads", "recipient_number", EVERYBODY),
-    ("role_settings", "worker_reads", "recipient_number", EVERYBODY),
-    ("wedding_filters", "worker_reads", "recipient_number", EVERYBODY),
+    ("role_settings", "worker_reads", "recipient_number", [*ON_TEAMS, GONE]),
+    ("wedding_filters", "worker_reads", "recipient_number", [*ON_TEAMS, GONE]),
+    ("erasures", "worker_reads_and_writes", "service", ["inbox"]),
     ("log", "worker_reads_and_writes", "position", [1]),
     ("outbox", "worker_reads_and_writes", "state", ["pending"]),
     ("audit_events", "worker_adds_and_tells", "action", ["erased", "team_joined"]),

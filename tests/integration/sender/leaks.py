@@ -8,6 +8,7 @@ from tests.integration.shared.leaks import Deed, Leak, own_rows, workers_rows
 _ME, _SOMEBODY = "00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b"
 _WEDDING = "00000000-0000-4000-8000-0000000000aa"
 _NEW = "00000000-0000-4000-8000-000000000009"
+_NAMED = "00000000-0000-4000-8000-00000000000c"
 
 _BROADCAST = """
     INSERT INTO broadcasts (
@@ -56,6 +57,8 @@ ROWS: Final = "; ".join(
         _REQUEST.format(_SOMEBODY, _OVER),
         f"UPDATE requests SET at = now() - interval '25 hours' WHERE request_id = '{_OVER}'",  # noqa: S608
         _ENTRY.format(_ME),
+        f"UPDATE broadcasts SET user_ids = '{{{_NAMED}}}', everyone = false WHERE broadcast_id = '{_OVER}'",  # noqa: S608
+        f"UPDATE requests SET response = convert_to('{_SOMEBODY}', 'UTF8') WHERE caller = '{_ME}'",  # noqa: S608
     )
 )
 
@@ -65,6 +68,10 @@ _YOUNG = "at > now() - interval '1 day'"
 _NOBODYS_DAY = "SELECT FROM daily_analytics WHERE broadcast_id = '00000000-0000-4000-8000-000000000003'"
 # Names no column, so that only what a policy lets be changed decides, and not also what others let be seen.
 _STOP = "UPDATE broadcasts SET cancel_requested_at = now()"
+
+
+def _erasing(statement: str, user_id: str) -> Deed:
+    return Deed("sender_owner", statement, {"sender.erased": user_id})
 
 
 def _calls(statement: str, **settings: str) -> Deed:
@@ -180,6 +187,49 @@ LEAKS: Final[Sequence[Leak]] = (
         "read_the_end",
         lets=Deed("sender_owner", "SELECT FROM audit_log"),
         keeps=_calls("SELECT FROM audit_log"),
+    ),
+    # What erases a person runs as the owner, and names them.
+    Leak(
+        "broadcasts",
+        "look_for_the_erased",
+        lets=_erasing("SELECT FROM broadcasts", _NEW),
+        keeps=_erasing("SELECT FROM broadcasts", ""),
+    ),
+    Leak(
+        "broadcasts",
+        "change_what_names_the_erased",
+        lets=_erasing("UPDATE broadcasts SET title = 'x'", _NAMED),
+        keeps=_erasing("UPDATE broadcasts SET title = 'x'", _NEW),
+    ),
+    Leak(
+        "requests",
+        "look_for_the_erased",
+        lets=_erasing("SELECT FROM requests", _NEW),
+        keeps=_erasing("SELECT FROM requests", ""),
+    ),
+    Leak(
+        "requests",
+        "change_what_names_the_erased",
+        lets=_erasing("UPDATE requests SET response = ''", _SOMEBODY),
+        keeps=_erasing("UPDATE requests SET response = ''", _NEW),
+    ),
+    Leak(
+        "requests",
+        "remove_of_the_erased",
+        lets=_erasing("DELETE FROM requests", _ME),
+        keeps=_erasing("DELETE FROM requests", _NEW),
+    ),
+    Leak(
+        "counted_sends",
+        "find_of_the_erased",
+        lets=_erasing("SELECT FROM counted_sends", _ME),
+        keeps=_erasing("SELECT FROM counted_sends", _NEW),
+    ),
+    Leak(
+        "counted_sends",
+        "remove_of_the_erased",
+        lets=_erasing("DELETE FROM counted_sends", _ME),
+        keeps=_erasing("DELETE FROM counted_sends", _NEW),
     ),
     own_rows("daily_analytics", "read_own_analytics", "created_by", "sender_api", _AS_ME, _ME),
     Leak(

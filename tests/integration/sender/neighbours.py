@@ -212,6 +212,7 @@ class Inbox(InboxServiceServicer):
         self.leaving: set[str] = set()
         self.asked: list[str] = []
         self.cleaned: list[bool] = []
+        self.refreshed: list[str] = []
         self.release = asyncio.Event()
         self.release.set()
 
@@ -252,6 +253,14 @@ class Inbox(InboxServiceServicer):
         self.retracted.append((request.broadcast_id, request.hide))
         engagement = self.engagements.get(request.broadcast_id, common_pb2.Engagement())
         return inbox_pb2.RetractBroadcastResponse(arrived=engagement.delivered)
+
+    async def RefreshContents(
+        self, request: inbox_pb2.RefreshContentsRequest, context: grpc.aio.ServicerContext
+    ) -> inbox_pb2.RefreshContentsResponse:
+        if self.is_down:
+            await refuse(context, DependencyUnavailable())
+        self.refreshed += request.broadcast_ids
+        return inbox_pb2.RefreshContentsResponse()
 
     async def ListShownBroadcasts(
         self, request: inbox_pb2.ListShownBroadcastsRequest, context: grpc.aio.ServicerContext

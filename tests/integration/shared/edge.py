@@ -50,6 +50,9 @@ RIGHTS: Mapping[str, Right] = {
             "RetractBroadcast",
             "ApplyTeamChange",
             "ListShownBroadcasts",
+            "EraseInbox",
+            "RefreshContents",
+            "ExportInbox",
             "CleanUpInboxes",
         )
     },

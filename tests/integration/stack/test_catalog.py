@@ -26,6 +26,7 @@ IMPERSONAL: Final = {
     "sender.tallies": "ids of broadcasts, how many people they are for, and times",
     "preferences.log_head": "one number",
     "preferences.segments": "criteria, and how many people meet them",
+    "preferences.erased_users": "digests of random ids, from which nobody can be found, and times",
     "dispatcher.dispatches": "ids of broadcasts and weddings, counts and times",
     "dispatcher.tombstones": "ids of broadcasts, counts and times",
     "dispatcher.plan_attempts": "ids of broadcasts and counts",
@@ -40,6 +41,15 @@ IMPERSONAL: Final = {
 }
 # A function with its owner's rights goes around whatever binds its caller. One that must, says here why.
 DEFINERS: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        (
+            *("sender.erase_words", "sender.erase_from_targeting", "sender.find_answers_naming"),
+            *("sender.erase_from_answer", "sender.erase_own"),
+        ),
+        "no login may change what a broadcast says, or see what others were answered; whom they erase, policies know",
+    ),
+    "inbox.forget_recipient": "no login may remove who somebody is in passing",
+    "inbox.rewrite_content": "no login may change what a broadcast says in passing; which one, policies know",
     "sender.chain_audit_entry": "who adds to the audit log need not be allowed to read the entry before theirs",
 }
 

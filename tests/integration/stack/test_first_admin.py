@@ -118,6 +118,19 @@ async def test_whoever_was_erased_is_nobody(suite: SuiteDatabase, admin: asyncpg
     assert (await make_first_admin(suite.admin_url, uuid4(), ADA)).is_new
 
 
+async def test_whoever_left_no_more_than_a_digest_is_not_taken_in_again(
+    suite: SuiteDatabase, admin: asyncpg.Connection
+) -> None:
+    """The directory has no user id of the erased any more, and knows them all the same."""
+    gone = uuid4()
+    statement = "INSERT INTO preferences.erased_users (user_hash) VALUES (preferences.user_hash($1))"
+    await admin.execute(statement, gone)
+    before = await _state(admin)
+    with pytest.raises(FirstAdminRefused, match="was erased"):
+        await make_first_admin(suite.admin_url, gone, ADA)
+    assert await _state(admin) == before
+
+
 async def test_somebody_unknown_without_a_name_is_not_made_up(
     suite: SuiteDatabase, admin: asyncpg.Connection
 ) -> None:

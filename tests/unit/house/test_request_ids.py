@@ -46,6 +46,7 @@ READS = {
     *("GetRecipient", "GetSegment", "ListSegments", "ExportRecipient"),
     *("ResolveAudience", "ReevaluateAudience", "ListChanges", "CountAudience"),
     *("CheckWeddingAccess", "LookupRecipients"),
+    *("ExportInbox", "ExportPerson", "ExportDeliveries"),
     *("GetDispatch", "ListDeliveries", "ExplainDelivery", "ListDeadLetters", "ListAddressSuppressions"),
 }
 CHANGES = {
@@ -66,6 +67,9 @@ ONCE_BY_NATURE = {
     "CleanUpDispatches": "the same",
     "CleanUpDirectory": "the same",
     "RecordAuditEvents": "each event has an id of its own, by which the log has it once",
+    "EraseInbox": "a person is gone once; told again it removes what was being written meanwhile",
+    "ErasePerson": "the same",
+    "RefreshContents": "what the sender says by now is shown, however often it is fetched",
     "ApplyTeamChange": "the team's version tells a repetition, and the answer is the version that holds by now",
 }
 """Internal ones, which name what they are about by a key of its own: a first answer would be an old one."""

@@ -33,4 +33,7 @@ def test_a_persons_own_inbox_is_no_services_and_the_suites_calls_are_no_persons(
         "ApplyTeamChange",
         "ListShownBroadcasts",
         "CleanUpInboxes",
+        "EraseInbox",
+        "RefreshContents",
+        "ExportInbox",
     }

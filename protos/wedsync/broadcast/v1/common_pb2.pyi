@@ -521,6 +521,38 @@ class Engagement(_message.Message):
 Global___Engagement: _TypeAlias = Engagement  # noqa: Y015
 
 @_typing.final
+class ExportedRecord(_message.Message):
+    """ExportedRecord is one thing that is kept about a person, as it is told to them. Nobody else is in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """service is the one that keeps it, such as "inbox"."""
+    kind: _builtins.str
+    """kind is what it is, such as "item"; the README of its service lists its kinds with their keys."""
+    json: _builtins.str
+    """json is one JSON object in UTF-8. All keys of its kind are there, null where there is nothing; times are RFC 3339 in
+    UTC, ids are texts.
+    """
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "kind", b"kind", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportedRecord: _TypeAlias = ExportedRecord  # noqa: Y015
+
+@_typing.final
 class CleanedUp(_message.Message):
     """CleanedUp is one kind of thing that retention removes, and how much of it went."""
 

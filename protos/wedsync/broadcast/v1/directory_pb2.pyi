@@ -228,7 +228,7 @@ class UpsertRecipientsResponse(_message.Message):
     """directory_version is the place of the change in the directory's log."""
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """numbers are the people's numbers in the order of the request."""
+        """numbers are the people's numbers in the order of the request; 0 for one who was erased, whom nothing brings back."""
 
     def __init__(
         self,
@@ -896,16 +896,20 @@ class ExportRecipientRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id is a UUID."""
+    page_token: _builtins.str
+    """page_token is next_page_token of the page before, empty for the first."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -913,16 +917,31 @@ Global___ExportRecipientRequest: _TypeAlias = ExportRecipientRequest  # noqa: Y0
 
 @_typing.final
 class ExportRecipientResponse(_message.Message):
-    """ExportRecipientResponse is empty until ExportRecipient is served."""
+    """ExportRecipientResponse is a part of what is kept about a person."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the next page, and is empty on the last."""
+    schema: _builtins.str
+    """schema names the kinds of records and their keys: "wedsync.broadcast.export/1". Another number has lost or changed some."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ExportedRecord]:
+        """records are those of one service; there may be none on a page that is followed by another."""
+
     def __init__(
         self,
+        *,
+        records: _abc.Iterable[_common_pb2.ExportedRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+        schema: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records", "schema", b"schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -935,16 +954,22 @@ class EraseRecipientRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id is a UUID."""
+    request_id: _builtins.str
+    """request_id is a UUID that makes a retry safe for 24 hours: the same call gets the first answer again, and another body
+    under the same id ALREADY_EXISTS. Without it the retry of an erasure that was done is NOT_FOUND.
+    """
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -952,16 +977,31 @@ Global___EraseRecipientRequest: _TypeAlias = EraseRecipientRequest  # noqa: Y015
 
 @_typing.final
 class EraseRecipientResponse(_message.Message):
-    """EraseRecipientResponse is empty until EraseRecipient is served."""
+    """EraseRecipientResponse says what was done."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ERASE_TIME_FIELD_NUMBER: _builtins.int
+    PENDING_SERVICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def erase_time(self) -> _timestamp_pb2.Timestamp:
+        """erase_time is since when the person is unknown."""
+
+    @_builtins.property
+    def pending_services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """pending_services are those that have not confirmed yet, such as "inbox"; they are told again until they have. None:
+        the person is gone everywhere.
+        """
+
     def __init__(
         self,
+        *,
+        erase_time: _timestamp_pb2.Timestamp | None = ...,
+        pending_services: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time", "pending_services", b"pending_services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

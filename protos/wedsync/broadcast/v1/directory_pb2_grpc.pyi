@@ -52,9 +52,19 @@ class DirectoryServiceStub:
     UNAVAILABLE when the sender, who knows that, cannot be reached: then nothing is removed.
     """
     ExportRecipient: _aio.UnaryUnaryMultiCallable[_directory_pb2.ExportRecipientRequest, _directory_pb2.ExportRecipientResponse]
-    """ExportRecipient gives all that is kept about a person. Not served yet."""
+    """ExportRecipient gives all that is kept about a person, by all services, in pages: people and coordinators about
+    themselves, admins and service accounts with the scope privacy about anybody. What others wrote to the person is in
+    it as far as their inbox may show it. Errors: NOT_FOUND (unknown, erased, or not the caller's to see),
+    INVALID_ARGUMENT (page_token), UNAVAILABLE naming the service that cannot be reached: nothing is left out silently.
+    """
     EraseRecipient: _aio.UnaryUnaryMultiCallable[_directory_pb2.EraseRecipientRequest, _directory_pb2.EraseRecipientResponse]
-    """EraseRecipient removes a person everywhere. Not served yet."""
+    """EraseRecipient removes a person everywhere, for good: people and coordinators themselves, admins and service accounts
+    with the scope privacy anybody. Their name, addresses, settings and teams go at once, with whatever leads from the
+    user id to what is kept under their number, and what broadcasts said that were meant for them alone. Counts stay, of
+    somebody unknown. So does the user id where it says who did what: in the audit log, and as author or approver of
+    broadcasts. The user id is not taken in again. Other services follow within seconds of when they can be reached,
+    whatever fails. Errors: NOT_FOUND (unknown, erased before, or not the caller's to erase).
+    """
     CleanUpDirectory: _aio.UnaryUnaryMultiCallable[_directory_pb2.CleanUpDirectoryRequest, _directory_pb2.CleanUpDirectoryResponse]
     """CleanUpDirectory is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
 
@@ -157,14 +167,24 @@ class DirectoryServiceServicer:
         request: _directory_pb2.ExportRecipientRequest,
         context: _aio.ServicerContext[_directory_pb2.ExportRecipientRequest, _abc.Awaitable[_directory_pb2.ExportRecipientResponse]],
     ) -> _abc.Awaitable[_directory_pb2.ExportRecipientResponse]:
-        """ExportRecipient gives all that is kept about a person. Not served yet."""
+        """ExportRecipient gives all that is kept about a person, by all services, in pages: people and coordinators about
+        themselves, admins and service accounts with the scope privacy about anybody. What others wrote to the person is in
+        it as far as their inbox may show it. Errors: NOT_FOUND (unknown, erased, or not the caller's to see),
+        INVALID_ARGUMENT (page_token), UNAVAILABLE naming the service that cannot be reached: nothing is left out silently.
+        """
 
     def EraseRecipient(
         self,
         request: _directory_pb2.EraseRecipientRequest,
         context: _aio.ServicerContext[_directory_pb2.EraseRecipientRequest, _abc.Awaitable[_directory_pb2.EraseRecipientResponse]],
     ) -> _abc.Awaitable[_directory_pb2.EraseRecipientResponse]:
-        """EraseRecipient removes a person everywhere. Not served yet."""
+        """EraseRecipient removes a person everywhere, for good: people and coordinators themselves, admins and service accounts
+        with the scope privacy anybody. Their name, addresses, settings and teams go at once, with whatever leads from the
+        user id to what is kept under their number, and what broadcasts said that were meant for them alone. Counts stay, of
+        somebody unknown. So does the user id where it says who did what: in the audit log, and as author or approver of
+        broadcasts. The user id is not taken in again. Other services follow within seconds of when they can be reached,
+        whatever fails. Errors: NOT_FOUND (unknown, erased before, or not the caller's to erase).
+        """
 
     def CleanUpDirectory(
         self,

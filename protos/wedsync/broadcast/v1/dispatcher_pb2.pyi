@@ -620,3 +620,57 @@ class LiftAddressSuppressionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LiftAddressSuppressionResponse: _TypeAlias = LiftAddressSuppressionResponse  # noqa: Y015
+
+@_typing.final
+class ExportDeliveriesRequest(_message.Message):
+    """ExportDeliveriesRequest names a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECIPIENT_NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    recipient_number: _builtins.int
+    """recipient_number is the number that the directory gave them."""
+    page_token: _builtins.str
+    """page_token is next_page_token of the page before, empty for the first."""
+    def __init__(
+        self,
+        *,
+        recipient_number: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "recipient_number", b"recipient_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportDeliveriesRequest: _TypeAlias = ExportDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class ExportDeliveriesResponse(_message.Message):
+    """ExportDeliveriesResponse is a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the next page, and is empty on the last."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ExportedRecord]:
+        """records are the person's deliveries; there may be none on a page that is followed by another."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_common_pb2.ExportedRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportDeliveriesResponse: _TypeAlias = ExportDeliveriesResponse  # noqa: Y015

@@ -100,6 +100,11 @@ class DispatcherServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesResponse.FromString,
                 _registered_method=True)
+        self.ExportDeliveries = channel.unary_unary(
+                '/wedsync.broadcast.v1.DispatcherService/ExportDeliveries',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.ExportDeliveriesRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.ExportDeliveriesResponse.FromString,
+                _registered_method=True)
 
 
 class DispatcherServiceServicer:
@@ -199,6 +204,13 @@ class DispatcherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportDeliveries(self, request, context):
+        """ExportDeliveries is internal: what became of each broadcast that was meant for a person, on each channel, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DispatcherServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -266,6 +278,11 @@ def add_DispatcherServiceServicer_to_server(servicer, server):
                     servicer.CleanUpDispatches,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesResponse.SerializeToString,
+            ),
+            'ExportDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportDeliveries,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.ExportDeliveriesRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.ExportDeliveriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -620,6 +637,33 @@ class DispatcherService:
             '/wedsync.broadcast.v1.DispatcherService/CleanUpDispatches',
             wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.CleanUpDispatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.DispatcherService/ExportDeliveries',
+            wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.ExportDeliveriesRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_dispatcher__pb2.ExportDeliveriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class DispatcherServiceStub:
     """
     CleanUpDispatches: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.CleanUpDispatchesRequest, _dispatcher_pb2.CleanUpDispatchesResponse]
     """CleanUpDispatches is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
+    ExportDeliveries: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.ExportDeliveriesRequest, _dispatcher_pb2.ExportDeliveriesResponse]
+    """ExportDeliveries is internal: what became of each broadcast that was meant for a person, on each channel, in pages."""
 
 class DispatcherServiceServicer:
     """DispatcherService answers for deliveries. Every error carries google.rpc.ErrorInfo with an ErrorReason."""
@@ -143,5 +145,12 @@ class DispatcherServiceServicer:
         context: _aio.ServicerContext[_dispatcher_pb2.CleanUpDispatchesRequest, _abc.Awaitable[_dispatcher_pb2.CleanUpDispatchesResponse]],
     ) -> _abc.Awaitable[_dispatcher_pb2.CleanUpDispatchesResponse]:
         """CleanUpDispatches is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
+
+    def ExportDeliveries(
+        self,
+        request: _dispatcher_pb2.ExportDeliveriesRequest,
+        context: _aio.ServicerContext[_dispatcher_pb2.ExportDeliveriesRequest, _abc.Awaitable[_dispatcher_pb2.ExportDeliveriesResponse]],
+    ) -> _abc.Awaitable[_dispatcher_pb2.ExportDeliveriesResponse]:
+        """ExportDeliveries is internal: what became of each broadcast that was meant for a person, on each channel, in pages."""
 
 def add_DispatcherServiceServicer_to_server(servicer: DispatcherServiceServicer, server: _aio.Server) -> None: ...

@@ -1540,3 +1540,145 @@ class ListReceiptsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListReceiptsResponse: _TypeAlias = ListReceiptsResponse  # noqa: Y015
+
+@_typing.final
+class EraseInboxRequest(_message.Message):
+    """EraseInboxRequest names a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    RECIPIENT_NUMBER_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """user_id is a UUID."""
+    recipient_number: _builtins.int
+    """recipient_number is the number that the directory gave them."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        recipient_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipient_number", b"recipient_number", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseInboxRequest: _TypeAlias = EraseInboxRequest  # noqa: Y015
+
+@_typing.final
+class EraseInboxResponse(_message.Message):
+    """EraseInboxResponse says that it is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseInboxResponse: _TypeAlias = EraseInboxResponse  # noqa: Y015
+
+@_typing.final
+class RefreshContentsRequest(_message.Message):
+    """RefreshContentsRequest names broadcasts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BROADCAST_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def broadcast_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """broadcast_ids are 1-100 UUIDs."""
+
+    def __init__(
+        self,
+        *,
+        broadcast_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broadcast_ids", b"broadcast_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshContentsRequest: _TypeAlias = RefreshContentsRequest  # noqa: Y015
+
+@_typing.final
+class RefreshContentsResponse(_message.Message):
+    """RefreshContentsResponse says that it is done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshContentsResponse: _TypeAlias = RefreshContentsResponse  # noqa: Y015
+
+@_typing.final
+class ExportInboxRequest(_message.Message):
+    """ExportInboxRequest names a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    RECIPIENT_NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """user_id is a UUID."""
+    recipient_number: _builtins.int
+    """recipient_number is the number that the directory gave them."""
+    page_token: _builtins.str
+    """page_token is next_page_token of the page before, empty for the first."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        recipient_number: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "recipient_number", b"recipient_number", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportInboxRequest: _TypeAlias = ExportInboxRequest  # noqa: Y015
+
+@_typing.final
+class ExportInboxResponse(_message.Message):
+    """ExportInboxResponse is a page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the next page, and is empty on the last."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ExportedRecord]:
+        """records are what is kept."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_common_pb2.ExportedRecord] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportInboxResponse: _TypeAlias = ExportInboxResponse  # noqa: Y015

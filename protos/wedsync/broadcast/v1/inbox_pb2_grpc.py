@@ -111,6 +111,21 @@ class InboxServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsResponse.FromString,
                 _registered_method=True)
+        self.EraseInbox = channel.unary_unary(
+                '/wedsync.broadcast.v1.InboxService/EraseInbox',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.EraseInboxRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.EraseInboxResponse.FromString,
+                _registered_method=True)
+        self.RefreshContents = channel.unary_unary(
+                '/wedsync.broadcast.v1.InboxService/RefreshContents',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.RefreshContentsRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.RefreshContentsResponse.FromString,
+                _registered_method=True)
+        self.ExportInbox = channel.unary_unary(
+                '/wedsync.broadcast.v1.InboxService/ExportInbox',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ExportInboxRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ExportInboxResponse.FromString,
+                _registered_method=True)
         self.CleanUpInboxes = channel.unary_unary(
                 '/wedsync.broadcast.v1.InboxService/CleanUpInboxes',
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.CleanUpInboxesRequest.SerializeToString,
@@ -249,6 +264,30 @@ class InboxServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseInbox(self, request, context):
+        """EraseInbox is internal: forgets which user a number stands for, what this user was answered, and what they followed, and
+        ends their streams on every node. Their receipts stay as those of a number. Done again it removes what was being written
+        meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefreshContents(self, request, context):
+        """RefreshContents is internal: what broadcasts say is fetched from the sender anew and shown from now on, on every node, also
+        where an older text is under way. Errors: NOT_FOUND when the sender does not have one of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportInbox(self, request, context):
+        """ExportInbox is internal: what is kept about a person here, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CleanUpInboxes(self, request, context):
         """CleanUpInboxes is internal: removes what retention no longer keeps here, and answers when all of it is gone.
         """
@@ -333,6 +372,21 @@ def add_InboxServiceServicer_to_server(servicer, server):
                     servicer.ListShownBroadcasts,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsResponse.SerializeToString,
+            ),
+            'EraseInbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseInbox,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.EraseInboxRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.EraseInboxResponse.SerializeToString,
+            ),
+            'RefreshContents': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefreshContents,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.RefreshContentsRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.RefreshContentsResponse.SerializeToString,
+            ),
+            'ExportInbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportInbox,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ExportInboxRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ExportInboxResponse.SerializeToString,
             ),
             'CleanUpInboxes': grpc.unary_unary_rpc_method_handler(
                     servicer.CleanUpInboxes,
@@ -747,6 +801,87 @@ class InboxService:
             '/wedsync.broadcast.v1.InboxService/ListShownBroadcasts',
             wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ListShownBroadcastsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseInbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.InboxService/EraseInbox',
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.EraseInboxRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.EraseInboxResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefreshContents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.InboxService/RefreshContents',
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.RefreshContentsRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.RefreshContentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportInbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.InboxService/ExportInbox',
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ExportInboxRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_inbox__pb2.ExportInboxResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -80,6 +80,17 @@ class InboxServiceStub:
     """ListShownBroadcasts is internal: which of up to 100 broadcasts are still shown by somebody's inbox. Unknown, expired,
     retracted and cleaned ones are not.
     """
+    EraseInbox: _aio.UnaryUnaryMultiCallable[_inbox_pb2.EraseInboxRequest, _inbox_pb2.EraseInboxResponse]
+    """EraseInbox is internal: forgets which user a number stands for, what this user was answered, and what they followed, and
+    ends their streams on every node. Their receipts stay as those of a number. Done again it removes what was being written
+    meanwhile.
+    """
+    RefreshContents: _aio.UnaryUnaryMultiCallable[_inbox_pb2.RefreshContentsRequest, _inbox_pb2.RefreshContentsResponse]
+    """RefreshContents is internal: what broadcasts say is fetched from the sender anew and shown from now on, on every node, also
+    where an older text is under way. Errors: NOT_FOUND when the sender does not have one of them.
+    """
+    ExportInbox: _aio.UnaryUnaryMultiCallable[_inbox_pb2.ExportInboxRequest, _inbox_pb2.ExportInboxResponse]
+    """ExportInbox is internal: what is kept about a person here, in pages."""
     CleanUpInboxes: _aio.UnaryUnaryMultiCallable[_inbox_pb2.CleanUpInboxesRequest, _inbox_pb2.CleanUpInboxesResponse]
     """CleanUpInboxes is internal: removes what retention no longer keeps here, and answers when all of it is gone."""
 
@@ -225,6 +236,32 @@ class InboxServiceServicer:
         """ListShownBroadcasts is internal: which of up to 100 broadcasts are still shown by somebody's inbox. Unknown, expired,
         retracted and cleaned ones are not.
         """
+
+    def EraseInbox(
+        self,
+        request: _inbox_pb2.EraseInboxRequest,
+        context: _aio.ServicerContext[_inbox_pb2.EraseInboxRequest, _abc.Awaitable[_inbox_pb2.EraseInboxResponse]],
+    ) -> _abc.Awaitable[_inbox_pb2.EraseInboxResponse]:
+        """EraseInbox is internal: forgets which user a number stands for, what this user was answered, and what they followed, and
+        ends their streams on every node. Their receipts stay as those of a number. Done again it removes what was being written
+        meanwhile.
+        """
+
+    def RefreshContents(
+        self,
+        request: _inbox_pb2.RefreshContentsRequest,
+        context: _aio.ServicerContext[_inbox_pb2.RefreshContentsRequest, _abc.Awaitable[_inbox_pb2.RefreshContentsResponse]],
+    ) -> _abc.Awaitable[_inbox_pb2.RefreshContentsResponse]:
+        """RefreshContents is internal: what broadcasts say is fetched from the sender anew and shown from now on, on every node, also
+        where an older text is under way. Errors: NOT_FOUND when the sender does not have one of them.
+        """
+
+    def ExportInbox(
+        self,
+        request: _inbox_pb2.ExportInboxRequest,
+        context: _aio.ServicerContext[_inbox_pb2.ExportInboxRequest, _abc.Awaitable[_inbox_pb2.ExportInboxResponse]],
+    ) -> _abc.Awaitable[_inbox_pb2.ExportInboxResponse]:
+        """ExportInbox is internal: what is kept about a person here, in pages."""
 
     def CleanUpInboxes(
         self,

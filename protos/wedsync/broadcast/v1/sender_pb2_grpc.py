@@ -120,6 +120,16 @@ class SenderServiceStub:
                 request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesRequest.SerializeToString,
                 response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesResponse.FromString,
                 _registered_method=True)
+        self.ErasePerson = channel.unary_unary(
+                '/wedsync.broadcast.v1.SenderService/ErasePerson',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ErasePersonRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ErasePersonResponse.FromString,
+                _registered_method=True)
+        self.ExportPerson = channel.unary_unary(
+                '/wedsync.broadcast.v1.SenderService/ExportPerson',
+                request_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ExportPersonRequest.SerializeToString,
+                response_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ExportPersonResponse.FromString,
+                _registered_method=True)
 
 
 class SenderServiceServicer:
@@ -276,6 +286,23 @@ class SenderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ErasePerson(self, request, context):
+        """ErasePerson is internal: replaces what broadcasts say that were meant for this person alone, here and in inboxes, takes the
+        person out of every targeting, and forgets what they were answered and how much they sent. As author or approver of a
+        broadcast, and in the audit log, the user id stays. Done again it removes what was being written meanwhile. Errors:
+        UNAVAILABLE when inboxes cannot be reached; then it is to be done again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportPerson(self, request, context):
+        """ExportPerson is internal: what is kept about a person here, in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SenderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -363,6 +390,16 @@ def add_SenderServiceServicer_to_server(servicer, server):
                     servicer.CountSegmentUses,
                     request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesRequest.FromString,
                     response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesResponse.SerializeToString,
+            ),
+            'ErasePerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.ErasePerson,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ErasePersonRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ErasePersonResponse.SerializeToString,
+            ),
+            'ExportPerson': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportPerson,
+                    request_deserializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ExportPersonRequest.FromString,
+                    response_serializer=wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ExportPersonResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -825,6 +862,60 @@ class SenderService:
             '/wedsync.broadcast.v1.SenderService/CountSegmentUses',
             wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesRequest.SerializeToString,
             wedsync_dot_broadcast_dot_v1_dot_sender__pb2.CountSegmentUsesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ErasePerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.SenderService/ErasePerson',
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ErasePersonRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ErasePersonResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportPerson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wedsync.broadcast.v1.SenderService/ExportPerson',
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ExportPersonRequest.SerializeToString,
+            wedsync_dot_broadcast_dot_v1_dot_sender__pb2.ExportPersonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -95,6 +95,14 @@ class SenderServiceStub:
     """
     CountSegmentUses: _aio.UnaryUnaryMultiCallable[_sender_pb2.CountSegmentUsesRequest, _sender_pb2.CountSegmentUsesResponse]
     """CountSegmentUses is internal: how many broadcasts are still to go out to a segment, so that who removes one is told."""
+    ErasePerson: _aio.UnaryUnaryMultiCallable[_sender_pb2.ErasePersonRequest, _sender_pb2.ErasePersonResponse]
+    """ErasePerson is internal: replaces what broadcasts say that were meant for this person alone, here and in inboxes, takes the
+    person out of every targeting, and forgets what they were answered and how much they sent. As author or approver of a
+    broadcast, and in the audit log, the user id stays. Done again it removes what was being written meanwhile. Errors:
+    UNAVAILABLE when inboxes cannot be reached; then it is to be done again.
+    """
+    ExportPerson: _aio.UnaryUnaryMultiCallable[_sender_pb2.ExportPersonRequest, _sender_pb2.ExportPersonResponse]
+    """ExportPerson is internal: what is kept about a person here, in pages."""
 
 class SenderServiceServicer:
     """SenderService takes broadcasts and answers for them. Every error carries google.rpc.ErrorInfo with an ErrorReason."""
@@ -263,5 +271,23 @@ class SenderServiceServicer:
         context: _aio.ServicerContext[_sender_pb2.CountSegmentUsesRequest, _abc.Awaitable[_sender_pb2.CountSegmentUsesResponse]],
     ) -> _abc.Awaitable[_sender_pb2.CountSegmentUsesResponse]:
         """CountSegmentUses is internal: how many broadcasts are still to go out to a segment, so that who removes one is told."""
+
+    def ErasePerson(
+        self,
+        request: _sender_pb2.ErasePersonRequest,
+        context: _aio.ServicerContext[_sender_pb2.ErasePersonRequest, _abc.Awaitable[_sender_pb2.ErasePersonResponse]],
+    ) -> _abc.Awaitable[_sender_pb2.ErasePersonResponse]:
+        """ErasePerson is internal: replaces what broadcasts say that were meant for this person alone, here and in inboxes, takes the
+        person out of every targeting, and forgets what they were answered and how much they sent. As author or approver of a
+        broadcast, and in the audit log, the user id stays. Done again it removes what was being written meanwhile. Errors:
+        UNAVAILABLE when inboxes cannot be reached; then it is to be done again.
+        """
+
+    def ExportPerson(
+        self,
+        request: _sender_pb2.ExportPersonRequest,
+        context: _aio.ServicerContext[_sender_pb2.ExportPersonRequest, _abc.Awaitable[_sender_pb2.ExportPersonResponse]],
+    ) -> _abc.Awaitable[_sender_pb2.ExportPersonResponse]:
+        """ExportPerson is internal: what is kept about a person here, in pages."""
 
 def add_SenderServiceServicer_to_server(servicer: SenderServiceServicer, server: _aio.Server) -> None: ...

@@ -1,0 +1,96 @@
+"""Gives people what is kept about them, and removes them for good."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+from wedsync.broadcast.v1.common_pb2 import ExportedRecord
+from wedsync.broadcast.v1.directory_pb2 import (
+    EraseRecipientRequest,
+    EraseRecipientResponse,
+    ExportRecipientRequest,
+)
+
+from cli import output
+from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.exits import ExitCode, Failure
+from cli.identities import caller_id, resolve_id
+from cli.settings import Settings
+
+app = typer.Typer(
+    help="What is kept about a person: about oneself, for admins and the scope privacy about anybody.",
+    no_args_is_help=True,
+)
+User = Annotated[str, typer.Option("--user", help="A user id, or a name of the demo; oneself when absent.")]
+Services = dict[str, dict[str, list[object]]]
+
+
+@app.command()
+def export(context: typer.Context, user: User = "") -> None:
+    """Print all that every service keeps about a person, as one JSON document."""
+    settings: Settings = context.obj
+    user_id = _whom(settings, user)
+
+    async def collect(connection: Connection) -> tuple[Services, str]:
+        services: Services = {}
+        request = ExportRecipientRequest(user_id=user_id)
+        while True:
+            page = await connection.directory.ExportRecipient(
+                request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+            )
+            for record in page.records:
+                _add(services, record)
+            if not page.next_page_token:
+                return services, page.schema
+            request.page_token = page.next_page_token
+
+    exported_at = datetime.now(UTC)
+    services, schema = run(settings, collect)
+    document = {
+        "schema": schema,
+        "user_id": user_id,
+        "exported_at": exported_at.isoformat().replace("+00:00", "Z"),
+        "services": services,
+    }
+    print(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+@app.command()
+def erase(
+    context: typer.Context,
+    user: User = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a person everywhere, for good."""
+    settings: Settings = context.obj
+    user_id = _whom(settings, user)
+    if not yes and not typer.confirm(f"Remove {user_id} everywhere, for good?", err=True):
+        raise Failure("Nobody was erased.", ExitCode.INTERRUPTED)
+    request = EraseRecipientRequest(user_id=user_id, request_id=str(uuid4()))
+
+    async def call(connection: Connection) -> EraseRecipientResponse:
+        return await connection.directory.EraseRecipient(
+            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
+        )
+
+    answer = run(settings, call)
+    if settings.json:
+        output.print_json(answer)
+        return
+    output.console.print(f"[green]Erased[/green] {user_id}, at {output.moment(answer.erase_time)}")
+    if answer.pending_services:
+        away = " and ".join(answer.pending_services)
+        output.console.print(
+            f"Not reached yet: {away}; told again until it is gone there too.", style="yellow"
+        )
+
+
+def _whom(settings: Settings, user: str) -> str:
+    """The person that is named, else the one who calls."""
+    return resolve_id(user) if user else caller_id(settings.bearer())
+
+
+def _add(services: Services, record: ExportedRecord) -> None:
+    services.setdefault(record.service, {}).setdefault(record.kind, []).append(json.loads(record.json))
