@@ -147,9 +147,7 @@ def cleanup(
     request = CleanUpRequest(request_id=str(uuid4()), dry_run=dry_run)
 
     async def call(connection: Connection) -> CleanUpResponse:
-        return await connection.sender.CleanUp(
-            request, metadata=connection.metadata(), timeout=_CLEANUP_TIMEOUT_S
-        )
+        return await connection.sender.CleanUp(request, timeout=_CLEANUP_TIMEOUT_S)
 
     answer = run(settings, call)
     if settings.json:

@@ -15,7 +15,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
 
 from cli import output
 from cli.arguments import parse_time
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.exits import ExitCode, Failure
 from cli.settings import Settings
 
@@ -62,9 +62,7 @@ def _snooze(settings: Settings, request: SnoozeItemRequest) -> None:
     request.request_id = str(uuid4())
 
     async def call(connection: Connection) -> SnoozeItemResponse:
-        return await connection.inbox.SnoozeItem(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.inbox.SnoozeItem(request)
 
     answer = run(settings, call)
     if settings.json:
@@ -80,7 +78,7 @@ def _pin(settings: Settings, request: PinItemRequest) -> None:
     request.request_id = str(uuid4())
 
     async def call(connection: Connection) -> PinItemResponse:
-        return await connection.inbox.PinItem(request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S)
+        return await connection.inbox.PinItem(request)
 
     answer = run(settings, call)
     if settings.json:

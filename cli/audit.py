@@ -18,7 +18,7 @@ from wedsync.broadcast.v1.sender_pb2 import (
 
 from cli import output
 from cli.arguments import parse_audit_action, parse_checkpoint, parse_interval
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.exits import ExitCode, Failure
 from cli.identities import resolve_author, resolve_id
 from cli.settings import Settings
@@ -67,9 +67,7 @@ def list_events(
     )
 
     async def call(connection: Connection) -> ListAuditEventsResponse:
-        return await connection.sender.ListAuditEvents(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.sender.ListAuditEvents(request)
 
     answer = run(settings, call)
     if settings.json:
@@ -129,9 +127,7 @@ def verify(
     async def walk(connection: Connection) -> tuple[int, VerifyAuditLogResponse]:
         checked, request = 0, VerifyAuditLogRequest(since=begin, expected=expected)
         while True:
-            answer = await connection.sender.VerifyAuditLog(
-                request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-            )
+            answer = await connection.sender.VerifyAuditLog(request)
             checked += answer.checked
             if answer.complete or answer.HasField("flaw"):
                 return checked, answer

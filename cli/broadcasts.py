@@ -24,9 +24,9 @@ from wedsync.broadcast.v1.sender_pb2 import (
     SendBroadcastResponse,
 )
 
-from cli import output, quotas, watching
+from cli import output, quotas, segments, watching
 from cli.arguments import parse_priority, parse_time
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.identities import resolve_id
 from cli.settings import Settings
 
@@ -37,7 +37,7 @@ Users = Annotated[
 ]
 Roles = Annotated[list[str] | None, typer.Option("--role", help="A role such as photographer. Repeatable.")]
 Tiers = Annotated[list[str] | None, typer.Option("--tier", help="A tier such as professional. Repeatable.")]
-Segments = Annotated[list[str] | None, typer.Option("--segment", help="A segment id. Repeatable.")]
+Segments = Annotated[list[str] | None, typer.Option("--segment", help="A segment's id or name. Repeatable.")]
 Teams = Annotated[list[str] | None, typer.Option("--team", help="Only this wedding's team. Repeatable.")]
 About = Annotated[str, typer.Option("--wedding", help="The wedding that it is about: an id, or wedding-1.")]
 PriorityName = Annotated[str, typer.Option("--priority", help="critical, high, normal or low.")]
@@ -97,9 +97,8 @@ def send(
 
 
 async def _send(connection: Connection, request: SendBroadcastRequest) -> SendBroadcastResponse:
-    return await connection.sender.SendBroadcast(
-        request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S, wait_for_ready=False
-    )
+    await _resolve_segments(connection, request.targeting)
+    return await connection.sender.SendBroadcast(request, wait_for_ready=False)
 
 
 def _print_sent(answer: SendBroadcastResponse, dry_run: bool) -> None:
@@ -145,9 +144,8 @@ def preview(
     )
 
     async def call(connection: Connection) -> PreviewAudienceResponse:
-        return await connection.sender.PreviewAudience(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        await _resolve_segments(connection, request.targeting)
+        return await connection.sender.PreviewAudience(request)
 
     answer = run(settings, call)
     output.print_json(answer) if settings.json else _print_preview(answer)
@@ -174,8 +172,6 @@ def show(context: typer.Context, broadcast_id: BroadcastId) -> None:
     async def call(connection: Connection) -> GetBroadcastResponse:
         return await connection.sender.GetBroadcast(
             GetBroadcastRequest(broadcast_id=broadcast_id),
-            metadata=connection.metadata(),
-            timeout=CALL_TIMEOUT_S,
         )
 
     answer = run(settings, call)
@@ -230,9 +226,7 @@ def approve(
     request = ApproveBroadcastRequest(request_id=str(uuid4()), broadcast_id=broadcast_id, reason=reason)
 
     async def call(connection: Connection) -> ApproveBroadcastResponse:
-        return await connection.sender.ApproveBroadcast(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.sender.ApproveBroadcast(request)
 
     answer = run(settings, call)
     if settings.json:
@@ -253,9 +247,7 @@ def reject(
     request = RejectBroadcastRequest(request_id=str(uuid4()), broadcast_id=broadcast_id, reason=reason)
 
     async def call(connection: Connection) -> RejectBroadcastResponse:
-        return await connection.sender.RejectBroadcast(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.sender.RejectBroadcast(request)
 
     answer = run(settings, call)
     output.print_json(answer) if settings.json else output.console.print("Rejected: nobody will get it.")
@@ -276,9 +268,7 @@ def cancel(
     )
 
     async def call(connection: Connection) -> CancelBroadcastResponse:
-        return await connection.sender.CancelBroadcast(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.sender.CancelBroadcast(request)
 
     answer = run(settings, call)
     if settings.json:
@@ -292,6 +282,11 @@ def cancel(
 def _settings(context: typer.Context) -> Settings:
     settings: Settings = context.obj
     return settings
+
+
+async def _resolve_segments(connection: Connection, targeting: Targeting) -> None:
+    """Put ids in the place of names."""
+    targeting.segment_ids[:] = [await segments.resolve(connection, each) for each in targeting.segment_ids]
 
 
 def _targeting(

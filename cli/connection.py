@@ -13,7 +13,7 @@ from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 from cli.exits import ExitCode, Failure, failure_of
 from cli.settings import Settings
 
-CALL_TIMEOUT_S = 30.0
+_DEADLINE_S = 30.0
 Metadata = tuple[tuple[str, str], ...]
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Connection:
             settings.addresses(),
             token=self._token,
             security=settings.security(),
-            deadline_s=CALL_TIMEOUT_S,
+            deadline_s=_DEADLINE_S,
             retries=Retries.BRISK,
         )
 
@@ -43,9 +43,9 @@ class Connection:
         """Whether answers are for a script."""
         return self._settings.json
 
-    def metadata(self, token: str | None = None) -> Metadata:
-        """What a call says about its caller; `token` stands in for the configured one."""
-        return (("authorization", f"Bearer {token or self._settings.bearer()}"),)
+    def metadata(self, token: str) -> Metadata:
+        """What a call says whose caller is not the configured one."""
+        return (("authorization", f"Bearer {token}"),)
 
     @property
     def sender(self) -> SenderServiceStub:

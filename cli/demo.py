@@ -24,7 +24,7 @@ from wedsync.broadcast.v1.sender_pb2 import (
 )
 
 from cli import output
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.exits import ExitCode, Failure, failure_of
 from cli.identities import resolve_id, token_for_person
 from cli.inbox import inbox_events
@@ -100,9 +100,7 @@ class Story:
         """Sends, and keeps when it did."""
         request.request_id = str(uuid4())
         started = perf_counter()
-        answer = await self.connection.sender.SendBroadcast(
-            request, metadata=self.connection.metadata(token), timeout=CALL_TIMEOUT_S
-        )
+        answer = await self.connection.sender.SendBroadcast(request, metadata=self.connection.metadata(token))
         broadcast_id = answer.broadcast.broadcast_id
         if answer.broadcast.state == BroadcastState.BROADCAST_STATE_AWAITING_APPROVAL:
             started = await self._approve(broadcast_id)
@@ -115,7 +113,7 @@ class Story:
         request = ApproveBroadcastRequest(request_id=str(uuid4()), broadcast_id=broadcast_id)
         started = perf_counter()
         await self.connection.sender.ApproveBroadcast(
-            request, metadata=self.connection.metadata(self.approver), timeout=CALL_TIMEOUT_S
+            request, metadata=self.connection.metadata(self.approver)
         )
         self.tell("  Berit, another admin, approves it", "dim")
         return started
@@ -206,13 +204,10 @@ async def _emergency(story: Story) -> None:
             broadcast_ids=[broadcast_id],
             action=ReceiptAction.RECEIPT_ACTION_ACKNOWLEDGED,
         )
-        await story.connection.inbox.RecordReceipts(
-            receipt, metadata=story.connection.metadata(screen.token), timeout=CALL_TIMEOUT_S
-        )
+        await story.connection.inbox.RecordReceipts(receipt, metadata=story.connection.metadata(screen.token))
     shown = await story.connection.sender.GetBroadcast(
         GetBroadcastRequest(broadcast_id=broadcast_id),
         metadata=story.connection.metadata(story.coordinator),
-        timeout=CALL_TIMEOUT_S,
     )
     people = shown.stats.engagement
     story.tell(f"  {people.acknowledged} of {people.delivered} have acknowledged", "dim")
@@ -233,7 +228,7 @@ async def _retract(story: Story) -> None:
         request_id=str(uuid4()), broadcast_id=broadcast_id, reason="sent by mistake", retract=True
     )
     answer = await story.connection.sender.CancelBroadcast(
-        cancel, metadata=story.connection.metadata(story.admin), timeout=CALL_TIMEOUT_S
+        cancel, metadata=story.connection.metadata(story.admin)
     )
     story.tell(f"  taken back from {answer.already_sent:,} inboxes", "dim")
     await asyncio.sleep(story.pace_s)

@@ -21,7 +21,7 @@ from wedsync.broadcast.v1.directory_pb2 import (
 )
 
 from cli import output
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.identities import resolve_id
 from cli.records import read_recipients, read_weddings
 from cli.settings import Settings
@@ -64,9 +64,7 @@ def team(
     )
 
     async def call(connection: Connection) -> SetWeddingTeamResponse:
-        return await connection.directory.SetWeddingTeam(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.directory.SetWeddingTeam(request)
 
     answer = run(settings, call)
     if settings.json:
@@ -85,8 +83,6 @@ def show(context: typer.Context, user: Annotated[str, typer.Argument(help="A use
     async def call(connection: Connection) -> GetRecipientResponse:
         return await connection.directory.GetRecipient(
             GetRecipientRequest(user_id=resolve_id(user)),
-            metadata=connection.metadata(),
-            timeout=CALL_TIMEOUT_S,
         )
 
     answer = run(settings, call)
@@ -115,9 +111,7 @@ def _upsert_recipients(settings: Settings, people: Sequence[Recipient]) -> None:
             task = progress.add_task("recipients", total=len(people))
             for start, batch in _batches(people):
                 request = UpsertRecipientsRequest(request_id=str(uuid4()), recipients=batch)
-                answer = await connection.directory.UpsertRecipients(
-                    request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-                )
+                answer = await connection.directory.UpsertRecipients(request)
                 created += answer.created
                 progress.update(task, completed=start + len(batch))
         return created
@@ -132,9 +126,7 @@ def _upsert_weddings(settings: Settings, weddings: Sequence[WeddingEntry]) -> No
             task = progress.add_task("weddings", total=len(weddings))
             for start, batch in _batches(weddings):
                 request = UpsertWeddingsRequest(request_id=str(uuid4()), weddings=batch)
-                answer = await connection.directory.UpsertWeddings(
-                    request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-                )
+                answer = await connection.directory.UpsertWeddings(request)
                 created += answer.created
                 progress.update(task, completed=start + len(batch))
         return created

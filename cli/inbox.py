@@ -27,7 +27,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
 
 from cli import output
 from cli.arguments import parse_priority
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.exits import ExitCode, Failure
 from cli.identities import resolve_id
 from cli.settings import Settings
@@ -81,9 +81,7 @@ def search(
 
 def _list(settings: Settings, request: ListInboxItemsRequest) -> None:
     async def call(connection: Connection) -> ListInboxItemsResponse:
-        return await connection.inbox.ListInboxItems(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.inbox.ListInboxItems(request)
 
     answer = run(settings, call)
     if settings.json:
@@ -102,8 +100,6 @@ def show(context: typer.Context, broadcast_id: Annotated[str, typer.Argument()])
     async def call(connection: Connection) -> GetInboxItemResponse:
         return await connection.inbox.GetInboxItem(
             GetInboxItemRequest(broadcast_id=broadcast_id),
-            metadata=connection.metadata(),
-            timeout=CALL_TIMEOUT_S,
         )
 
     answer = run(settings, call)
@@ -135,9 +131,7 @@ def count(context: typer.Context) -> None:
     settings: Settings = context.obj
 
     async def call(connection: Connection) -> GetUnreadCountResponse:
-        return await connection.inbox.GetUnreadCount(
-            GetUnreadCountRequest(), metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.inbox.GetUnreadCount(GetUnreadCountRequest())
 
     answer = run(settings, call)
     output.print_json(answer) if settings.json else print(answer.unread_count)
@@ -175,8 +169,6 @@ def read_all(context: typer.Context) -> None:
     async def call(connection: Connection) -> MarkAllReadResponse:
         return await connection.inbox.MarkAllRead(
             MarkAllReadRequest(request_id=str(uuid4())),
-            metadata=connection.metadata(),
-            timeout=CALL_TIMEOUT_S,
         )
 
     answer = run(settings, call)
@@ -234,7 +226,8 @@ def print_event(event: InboxEvent) -> None:
         )
     elif kind in ("added", "alert"):
         item = event.added.item if kind == "added" else event.alert.item
-        output.console.print(describe(item, "silent" if kind == "added" and event.added.silent else ""))
+        quietly = "silent" if event.added.silent else ""
+        output.console.print(describe(item, quietly if kind == "added" else "quiet hours are over"))
     elif kind == "updated":
         _print_updated(event.updated)
     elif kind == "retracted":
@@ -293,9 +286,7 @@ def _record(settings: Settings, broadcast_ids: list[str], action: "ReceiptAction
     request = RecordReceiptsRequest(request_id=str(uuid4()), broadcast_ids=broadcast_ids, action=action)
 
     async def call(connection: Connection) -> RecordReceiptsResponse:
-        return await connection.inbox.RecordReceipts(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.inbox.RecordReceipts(request)
 
     answer = run(settings, call)
     if settings.json:

@@ -25,7 +25,7 @@ from wedsync.broadcast.v1.preferences_pb2 import (
 
 from cli import output
 from cli.arguments import parse_switch, parse_time_of_day
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.exits import ExitCode, Failure
 from cli.preference_edits import Typed, parse_channels, role_settings, wedding_filters
 from cli.settings import Settings
@@ -126,9 +126,7 @@ def reset(
     request = ResetPreferencesRequest(request_id=str(uuid4()), etag=etag)
 
     async def call(connection: Connection) -> ResetPreferencesResponse:
-        return await connection.preferences.ResetPreferences(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.preferences.ResetPreferences(request)
 
     answer = run(settings, call)
     output.print_json(answer) if settings.json else _print(answer.preferences)
@@ -148,9 +146,7 @@ def recommended(
     async def call(
         connection: Connection,
     ) -> GetRecommendedPreferencesResponse | UpdatePreferencesResponse:
-        offered = await connection.preferences.GetRecommendedPreferences(
-            GetRecommendedPreferencesRequest(), metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        offered = await connection.preferences.GetRecommendedPreferences(GetRecommendedPreferencesRequest())
         if not (apply or only):
             return offered
         return await _update(connection, offered.preferences, only or ["*"])
@@ -170,15 +166,11 @@ async def _update(
     request = UpdatePreferencesRequest(
         request_id=str(uuid4()), preferences=wanted, update_mask=FieldMask(paths=paths)
     )
-    return await connection.preferences.UpdatePreferences(
-        request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-    )
+    return await connection.preferences.UpdatePreferences(request)
 
 
 async def _get(connection: Connection) -> GetPreferencesResponse:
-    return await connection.preferences.GetPreferences(
-        GetPreferencesRequest(), metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-    )
+    return await connection.preferences.GetPreferences(GetPreferencesRequest())
 
 
 def _quiet(wanted: Preferences, quiet: str | None, zone: str | None) -> list[str]:

@@ -8,7 +8,7 @@ from wedsync.broadcast.v1.sender_pb2 import GetQuotaRequest, GetQuotaResponse, Q
 
 from cli import output
 from cli.arguments import parse_priority
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.identities import resolve_id
 from cli.settings import Settings
 
@@ -32,9 +32,7 @@ def quota(
     )
 
     async def call(connection: Connection) -> GetQuotaResponse:
-        return await connection.sender.GetQuota(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.sender.GetQuota(request)
 
     answer = run(settings, call)
     output.print_json(answer) if settings.json else print_quota(answer.quota)

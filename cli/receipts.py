@@ -6,7 +6,7 @@ import typer
 from wedsync.broadcast.v1.inbox_pb2 import ListReceiptsRequest, ListReceiptsResponse
 
 from cli import output
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.settings import Settings
 
 
@@ -26,9 +26,7 @@ def receipts(
     )
 
     async def call(connection: Connection) -> ListReceiptsResponse:
-        return await connection.inbox.ListReceipts(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.inbox.ListReceipts(request)
 
     answer = run(settings, call)
     if settings.json:

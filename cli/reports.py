@@ -18,7 +18,7 @@ from wedsync.broadcast.v1.sender_pb2 import (
 
 from cli import output
 from cli.arguments import parse_day, parse_group, parse_interval, parse_priority, parse_state
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.identities import resolve_author, resolve_id
 from cli.settings import Settings
 
@@ -72,9 +72,7 @@ def list_broadcasts(
     )
 
     async def call(connection: Connection) -> ListBroadcastsResponse:
-        return await connection.sender.ListBroadcasts(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.sender.ListBroadcasts(request)
 
     answer = run(settings, call)
     if settings.json:
@@ -130,9 +128,7 @@ def analytics(
     )
 
     async def call(connection: Connection) -> GetAnalyticsResponse:
-        return await connection.sender.GetAnalytics(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.sender.GetAnalytics(request)
 
     answer = run(settings, call)
     if settings.json:

@@ -23,7 +23,7 @@ from wedsync.broadcast.v1.directory_pb2 import (
 
 from cli import output
 from cli.arguments import parse_user_type, parse_wedding_status
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.exits import ExitCode, Failure
 from cli.settings import Settings
 
@@ -102,10 +102,8 @@ def show(context: typer.Context, segment: Which) -> None:
     settings: Settings = context.obj
 
     async def call(connection: Connection) -> Segment:
-        request = GetSegmentRequest(segment_id=await _resolve(connection, segment))
-        answer = await connection.directory.GetSegment(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        request = GetSegmentRequest(segment_id=await resolve(connection, segment))
+        answer = await connection.directory.GetSegment(request)
         return answer.segment
 
     _print(settings, run(settings, call))
@@ -129,9 +127,7 @@ def create(
     request = CreateSegmentRequest(request_id=str(uuid4()), segment=wanted)
 
     async def call(connection: Connection) -> Segment:
-        answer = await connection.directory.CreateSegment(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        answer = await connection.directory.CreateSegment(request)
         return answer.segment
 
     _print(settings, run(settings, call))
@@ -163,14 +159,12 @@ def update(
 
     async def call(connection: Connection) -> Segment:
         request = UpdateSegmentRequest(
-            segment_id=await _resolve(connection, segment),
+            segment_id=await resolve(connection, segment),
             request_id=str(uuid4()),
             segment=wanted,
             update_mask=FieldMask(paths=paths),
         )
-        answer = await connection.directory.UpdateSegment(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        answer = await connection.directory.UpdateSegment(request)
         return answer.segment
 
     _print(settings, run(settings, call))
@@ -190,14 +184,12 @@ def delete(
 
     async def call(connection: Connection) -> DeleteSegmentResponse:
         request = DeleteSegmentRequest(
-            segment_id=await _resolve(connection, segment),
+            segment_id=await resolve(connection, segment),
             request_id=str(uuid4()),
             etag=etag,
             force=force,
         )
-        return await connection.directory.DeleteSegment(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.directory.DeleteSegment(request)
 
     answer = run(settings, call)
     if settings.json:
@@ -207,8 +199,8 @@ def delete(
     output.console.print(f"Removed; broadcasts that will fail by it: {failing:,}." if failing else "Removed.")
 
 
-async def _resolve(connection: Connection, segment: str) -> str:
-    """The id of a segment that is named by it, or by its name."""
+async def resolve(connection: Connection, segment: str) -> str:
+    """The id of a segment that is named by it, or by its name. Raises Failure when there is none of that name."""
     try:
         return str(UUID(segment))
     except ValueError:
@@ -227,9 +219,7 @@ async def _resolve(connection: Connection, segment: str) -> str:
 
 
 async def _page(connection: Connection, request: ListSegmentsRequest) -> ListSegmentsResponse:
-    return await connection.directory.ListSegments(
-        request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-    )
+    return await connection.directory.ListSegments(request)
 
 
 def _segment(

@@ -236,7 +236,7 @@ async def test_a_script_keeps_segments(suite: BackgroundStack) -> None:
     changed = json.loads(output)
     assert (code, changed["description"], changed["is_active"]) == (0, "All", False)
     assert "wedding_within_days" not in changed["criteria"]
-    preview = ("preview", "--type", "feature.released", "--segment", made["segment_id"])
+    preview = ("preview", "--type", "feature.released", "--segment", name)
     code, _, errors = await command(*preview)
     assert (code, "targeting.segment_ids" in errors) == (6, True)
     await command("segments", "update", name, "--active")

@@ -41,7 +41,5 @@ async def test_a_call_whose_answer_was_lost_is_made_again(inbox: tuple[AwayForAM
     """Without a word to its user, and as the same call."""
     servicer, settings = inbox
     async with Connection(settings) as connection:
-        answer = await connection.inbox.MarkAllRead(
-            MarkAllReadRequest(request_id="the one"), metadata=connection.metadata(), timeout=10
-        )
+        answer = await connection.inbox.MarkAllRead(MarkAllReadRequest(request_id="the one"), timeout=10)
     assert (answer.unread_count, servicer.request_ids) == (3, ["the one"] * 3)
