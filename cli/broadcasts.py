@@ -152,7 +152,8 @@ def preview(
 
 
 def _print_preview(answer: PreviewAudienceResponse) -> None:
-    output.console.print(f"{answer.targeted:,} people are meant.")
+    people = "1 person is" if answer.targeted == 1 else f"{answer.targeted:,} people are"
+    output.console.print(f"{people} meant.")
     output.ledger(answer.ledger)
     output.table(
         ("released from", "channel", "people"),

@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import uuid4
 
 import typer
@@ -14,7 +14,7 @@ from wedsync.broadcast.v1.directory_pb2 import (
 )
 
 from cli import output
-from cli.connection import CALL_TIMEOUT_S, Connection, run
+from cli.connection import Connection, run
 from cli.exits import ExitCode, Failure
 from cli.identities import caller_id, resolve_id
 from cli.settings import Settings
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 User = Annotated[str, typer.Option("--user", help="A user id, or a name of the demo; oneself when absent.")]
 Services = dict[str, dict[str, list[object]]]
+# One that keeps nothing is in the document all the same: it was asked.
+_ASKED: Final = ("preferences", "inbox", "sender", "dispatcher")
 
 
 @app.command()
@@ -34,12 +36,10 @@ def export(context: typer.Context, user: User = "") -> None:
     user_id = _whom(settings, user)
 
     async def collect(connection: Connection) -> tuple[Services, str]:
-        services: Services = {}
+        services: Services = {name: {} for name in _ASKED}
         request = ExportRecipientRequest(user_id=user_id)
         while True:
-            page = await connection.directory.ExportRecipient(
-                request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-            )
+            page = await connection.directory.ExportRecipient(request)
             for record in page.records:
                 _add(services, record)
             if not page.next_page_token:
@@ -71,9 +71,7 @@ def erase(
     request = EraseRecipientRequest(user_id=user_id, request_id=str(uuid4()))
 
     async def call(connection: Connection) -> EraseRecipientResponse:
-        return await connection.directory.EraseRecipient(
-            request, metadata=connection.metadata(), timeout=CALL_TIMEOUT_S
-        )
+        return await connection.directory.EraseRecipient(request)
 
     answer = run(settings, call)
     if settings.json:
