@@ -13,13 +13,12 @@ from wedsync.broadcast.v1.common_pb2 import (
     Targeting,
 )
 from wedsync.broadcast.v1.directory_pb2 import SetWeddingTeamRequest
-from wedsync.broadcast.v1.dispatcher_pb2 import GetDispatchRequest
+from wedsync.broadcast.v1.dispatcher_pb2 import GetDispatchRequest, PauseDispatchRequest
 from wedsync.broadcast.v1.inbox_pb2 import (
     GetUnreadCountRequest,
     ListInboxItemsRequest,
     MarkAllReadRequest,
     RecordReceiptsRequest,
-    SnoozeItemRequest,
 )
 from wedsync.broadcast.v1.preferences_pb2 import GetPreferencesRequest, Preferences, UpdatePreferencesRequest
 from wedsync.broadcast.v1.sender_pb2 import (
@@ -300,7 +299,9 @@ async def test_progress_is_streamed_until_it_is_final(client: Client) -> None:
 async def test_what_is_not_served_yet_says_so(client: Client) -> None:
     """A declared RPC answers UNIMPLEMENTED to those who may call it."""
     code, details = await refusal(
-        client.inbox.SnoozeItem(SnoozeItemRequest(), metadata=client.person("admin"), timeout=CALL_S)
+        client.dispatcher.PauseDispatch(
+            PauseDispatchRequest(), metadata=client.person("admin"), timeout=CALL_S
+        )
     )
     assert (code, details.reason_name) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
 
