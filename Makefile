@@ -25,7 +25,7 @@ ifdef ARGS
 	$(BIN)/pytest $(ARGS)
 else
 	$(MAKE) --no-print-directory --file tests/lanes.mk alone
-	$(MAKE) --no-print-directory --file tests/lanes.mk --jobs 2 --output-sync lanes
+	$(MAKE) --no-print-directory --file tests/lanes.mk --jobs 3 --output-sync lanes
 endif
 
 verify: lint ## every check short of the tests: lint, layers, contract, generated code, migrations, locks

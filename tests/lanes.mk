@@ -1,21 +1,25 @@
-# The tests in two lanes at once, which is what `make test` runs when it is not told which: most of their time they wait.
-# What is in no list here is in the second lane, so no folder is forgotten. Those that need the machine to themselves are
+# The tests in three lanes at once, which is what `make test` runs when it is not told which: much of their time they wait.
+# What is in no list here is in the third lane, so no folder is forgotten. Those that need the machine to themselves are
 # run before, by whoever runs this.
 
 FOLDERS := $(filter-out tests/integration tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/ tests/integration/*/)))
 ALONE := tests/chaos tests/load
-FIRST := tests/e2e tests/integration/cli tests/integration/dispatcher tests/integration/inbox
-SECOND := $(filter-out $(ALONE) $(FIRST) tests/integration/__pycache__,$(FOLDERS))
+FIRST := tests/e2e tests/integration/cli tests/integration/client tests/integration/shared tests/integration/stack
+SECOND := tests/integration/dispatcher tests/integration/inbox
+THIRD := $(filter-out $(ALONE) $(FIRST) $(SECOND) tests/integration/__pycache__,$(FOLDERS))
 
-.PHONY: alone lanes first second
+.PHONY: alone lanes first second third
 
 alone:
 	.venv/bin/pytest $(ALONE)
 
-lanes: first second
+lanes: first second third
 
 first:
-	.venv/bin/pytest $(FIRST)
+	.venv/bin/pytest $(FIRST) --durations=10
 
 second:
-	.venv/bin/pytest $(SECOND)
+	.venv/bin/pytest $(SECOND) --durations=10
+
+third:
+	.venv/bin/pytest $(THIRD) --durations=10
