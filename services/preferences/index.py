@@ -109,6 +109,7 @@ class SetIndex:
         """An empty directory, at this place in the log."""
         self.version = version
         self._facets: dict[Facet, Audience] = {}
+        self._everyone = NOBODY
         self._windows: dict[QuietWindow, Audience] = {}
         self._quiet = QuietPeople()
         self._weddings: dict[UUID, WeddingEntry] = {}
@@ -136,6 +137,7 @@ class SetIndex:
         yield from _replace(new_facets, changed, facets)
         yield from _replace(new_windows, changed, windows)
         self._facets, self._windows = new_facets, new_windows
+        self._everyone = self.having(FacetKind.KNOWN) - self.having(FacetKind.ERASED)
         theirs = ((window, unpack(numbers)) for window, numbers in windows.items())
         self._quiet = self._quiet.replaced(new_windows.items(), changed, theirs)
 
@@ -170,8 +172,8 @@ class SetIndex:
 
     @property
     def everyone(self) -> Audience:
-        """Everybody who has not been erased."""
-        return self.having(FacetKind.KNOWN) - self.having(FacetKind.ERASED)
+        """Everybody who has not been erased. It is asked for once for each wedding of a call, so it is kept."""
+        return self._everyone
 
     def role_of(self, number: int) -> str | None:
         """The role of a recipient; None for somebody unknown or erased."""
