@@ -1,9 +1,10 @@
 """Owns what an entry of the log means to streams: whom it concerns, what they are shown, what they need then."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
+from functools import partial
 from typing import Final
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -19,7 +20,6 @@ from services.inbox.entries import (
     ReceiptsRecorded,
     Retracted,
     Returned,
-    ReturnedItem,
     Rewritten,
     TeamChanged,
 )
@@ -69,7 +69,8 @@ class Wall:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An entry of the log as streams take it. `event` is the same for all, `events` has those of single recipients.
+    """An entry of the log as streams take it. `event` is the same for all; `events` makes those of single recipients,
+    of which most are for nobody who listens here.
 
     One that `changes_badges` of whom it concerns may do so for very many, who are told theirs by and by.
     By one with `rewritten` that broadcast says something else, which those who have it see when they look again. One
@@ -80,7 +81,7 @@ class Change:
     members: Audience
     walls: tuple[Wall, ...] = ()
     event: Event | None = None
-    events: Mapping[int, Event] = field(default_factory=dict)
+    events: Callable[[int], Event] | None = None
     need: Need = Need.NOTHING
     changes_badges: bool = False
     is_dark: bool = False
@@ -90,6 +91,11 @@ class Change:
     def dark(cls, position: int) -> "Change":
         """What only a newer version of this service understands."""
         return cls(position, _NOBODY, is_dark=True)
+
+    @property
+    def shows_something(self) -> bool:
+        """Whether anybody is shown anything of it."""
+        return self.event is not None or self.events is not None
 
     def audience(self) -> Audience:
         """Whom it concerns, as the walls stand now."""
@@ -105,7 +111,9 @@ class Change:
 
     def event_for(self, number: int) -> Event | None:
         """What a recipient whom it concerns is shown, if anything."""
-        return self.event or self.events.get(number)
+        if self.event is None and self.events is not None:
+            return self.events(number)
+        return self.event
 
 
 class Changes:
@@ -221,34 +229,35 @@ class Changes:
         members = Audience.of(entry.items)
         if content is None:
             return Change(entry.position, members)
-        events = {
-            number: self._returned(entry.position, content, item) for number, item in entry.items.items()
-        }
         walls_of_it = tuple(walls[each] for each in content.wall)
+        events = partial(self._returned, entry, content)
         return Change(entry.position, members, walls_of_it, events=events, need=Need.COUNT)
 
-    def _returned(self, position: int, content: Content, item: ReturnedItem) -> Event:
-        event = inbox_pb2.InboxEvent(cursor=self.cursor(position))
+    def _returned(self, entry: Returned, content: Content, number: int) -> Event:
+        item = entry.items[number]
+        event = inbox_pb2.InboxEvent(cursor=self.cursor(entry.position))
         event.updated.receipts.append(receipt_message(item.receipt))
-        shown = Item(position, content, item.arrived_at, item.is_silent, item.receipt)
+        shown = Item(entry.position, content, item.arrived_at, item.is_silent, item.receipt)
         event.updated.items.append(item_message(shown))
         return Event.of(event)
 
     def _other(self, entry: ReceiptsRecorded | AllRead | TeamChanged | Erased) -> Change:
         match entry:
             case ReceiptsRecorded():
-                events = {
-                    number: self._updated(entry.position, each) for number, each in entry.receipts.items()
-                }
-                return Change(entry.position, Audience.of(events), events=events, need=Need.COUNT)
+                members, events = Audience.of(entry.receipts), partial(self._recorded, entry)
+                return Change(entry.position, members, events=events, need=Need.COUNT)
             case AllRead():
-                number = entry.recipient_number
-                events = {number: self._updated(entry.position, (), entry.read_at)}
-                return Change(entry.position, Audience.of([number]), events=events, need=Need.COUNT)
+                event = self._updated(entry.position, (), entry.read_at)
+                return Change(
+                    entry.position, Audience.of([entry.recipient_number]), event=event, need=Need.COUNT
+                )
             case TeamChanged():
                 return Change(entry.position, entry.moved, need=Need.SNAPSHOT)
             case Erased():
                 return Change(entry.position, Audience.of([entry.recipient_number]), need=Need.END)
+
+    def _recorded(self, entry: ReceiptsRecorded, number: int) -> Event:
+        return self._updated(entry.position, entry.receipts[number])
 
     def _updated(
         self, position: int, receipts: Iterable[Receipt], all_read_at: datetime | None = None

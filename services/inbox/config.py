@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Self
 
+from services.inbox.live import MOST_BEHIND
 from services.inbox.retention import RetentionTerms
 from services.inbox.streams import StreamTerms
 from shared.auth import AuthSettings
@@ -34,6 +35,7 @@ class Settings:
     sender: Address
     preferences: Address
     streams: StreamTerms
+    most_behind: int
     streams_per_person: int
     retention: RetentionTerms
     log_format: str | None
@@ -60,6 +62,8 @@ class Settings:
                 heartbeat_s=env.seconds("INBOX_HEARTBEAT_S", 15.0, least=0.1, most=300),
                 unread_end_s=env.seconds("INBOX_UNREAD_END_S", 30.0, least=0.1, most=3600),
             ),
+            # Farther back a stream begins anew: with more to look through a snapshot is the better start.
+            most_behind=env.integer("INBOX_RESUME_ENTRIES", MOST_BEHIND, least=1_024, most=10_000_000),
             streams_per_person=env.integer("INBOX_STREAMS_PER_PERSON", 20, least=1, most=10_000),
             retention=RetentionTerms.read(env),
             log_format=read_format(env),

@@ -74,8 +74,7 @@ class Connections:
             reading = asyncio.create_task(stream.read(requests), name="inbox_connection")
             try:
                 while True:
-                    payload = await stream.take(self.terms.heartbeat_s)
-                    yield payload if payload is not None else stream.heartbeat()
+                    yield await stream.next_payload()
             finally:
                 reading.cancel()
                 stream.close()
@@ -99,6 +98,7 @@ class SharedStream(Outlet):
         self._connections = connections
         self._people: dict[int, _Person] = {}
         self._admitting = asyncio.Semaphore(_ADMITTED_AT_ONCE)
+        self._heartbeat_at = asyncio.get_running_loop().time() + connections.terms.heartbeat_s
 
     async def read(self, requests: AsyncIterator[inbox_pb2.ConnectInboxesRequest]) -> None:
         """Add and remove people, not faster than the answers are read; a request that is wrong ends the stream."""
@@ -120,8 +120,20 @@ class SharedStream(Outlet):
         """End one person's part."""
         self._finish(subscription.handle, error.reason_name)
 
-    def heartbeat(self) -> bytes:
-        """A sign of life, which also takes everybody's cursor along who is live."""
+    async def next_payload(self) -> bytes:
+        """What to write next; by the clock that is a sign of life, which takes everybody's cursor along who is live.
+
+        Somebody on it always hears something, and most of them nothing for hours: the log may not go back so far.
+        """
+        now, payload = asyncio.get_running_loop().time, None
+        while payload is None:
+            payload = await self.take(self._heartbeat_at - now())
+            if now() >= self._heartbeat_at:
+                self.put(self._heartbeat())
+                self._heartbeat_at = now() + self._connections.terms.heartbeat_s
+        return payload
+
+    def _heartbeat(self) -> bytes:
         live = self._connections.fanout.live_on(self)
         return _handles([each.handle for each in live]) + self._connections.syncing.heartbeat().shared
 

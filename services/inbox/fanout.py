@@ -46,7 +46,8 @@ class Subscription:
     """One person on one stream, who has everything up to `position`; `handle` is the stream's own name for them.
 
     While they are live, `position` stands still: they have everything that was delivered. `recovered` is whether
-    nothing was missed since the last event that they saw, on this stream or on the one whose cursor they came with.
+    nothing was missed since the last event that they saw, on this stream or on the one whose cursor they came with;
+    while it is not, they can go on nowhere but from a snapshot.
     """
 
     __slots__ = ("handle", "is_live", "number", "position", "recovered", "stream")
@@ -178,7 +179,9 @@ class Fanout:
             return []
         for subscription in concerned:
             self.leave(subscription)
-            subscription.position = change.position
+            # Whoever lacks a snapshot because of it, and ends before that comes, must be given one elsewhere.
+            is_had = change.need is not Need.SNAPSHOT
+            subscription.position = change.position if is_had else change.position - 1
         return concerned
 
     async def end_all(self) -> None:

@@ -11,6 +11,7 @@ import structlog
 
 from services.inbox.changes import Change, Changes, Need
 from services.inbox.entries import Entry, read_entry
+from services.inbox.past import Past, Stretch
 from services.inbox.waking import Waking
 from shared.audience import Audience
 from shared.backoff import backoff_s
@@ -23,6 +24,9 @@ _KEPT: Final = 2_048
 _BATCH: Final = 256
 # So many changes are looked through in memory; the database does better with more.
 _FEW: Final = 256
+MOST_BEHIND: Final = 200_000
+"""Entries of the log: a night of a busy platform."""
+
 _RETRY_FIRST_S: Final = 0.05
 _RETRY_CEILING_S: Final = 2.0
 
@@ -33,13 +37,21 @@ class Tail:
     """The end of the log as this node knows it. Each change is delivered to everybody before the next."""
 
     def __init__(
-        self, ordered_log: OrderedLog, changes: Changes, waking: Waking, *, poll_s: float = 1.0
+        self,
+        ordered_log: OrderedLog,
+        changes: Changes,
+        waking: Waking,
+        *,
+        most_behind: int = MOST_BEHIND,
+        poll_s: float = 1.0,
     ) -> None:
+        """Streams go on from up to `most_behind` entries back."""
         self._log = ordered_log
         self._changes = changes
         self._waking = waking
         self._poll_s = poll_s
         self._recent: deque[Change] = deque(maxlen=_KEPT)
+        self._past = Past(ordered_log, self._changes_of, most_behind)
         self._waiting: dict[asyncio.Future[None], int] = {}
         self.position = 0
 
@@ -49,11 +61,12 @@ class Tail:
         self.position = max(head - _KEPT, 0)
         while self.position < head:
             try:
-                self._recent.extend(await self.read_after(self.position))
+                entries = await self._log.read(self.position, _BATCH)
             except LogTruncated:
                 # Pruned to somewhere behind this place.
                 self.position = min(self.position + _BATCH, head)
                 continue
+            self._recent.extend(await self._changes_of(entries))
             self.position = self._recent[-1].position
         self._waking.note_read(self.position)
 
@@ -67,6 +80,8 @@ class Tail:
                 self.position = change.position
                 if change.need is Need.END:
                     self._silence(change.members)
+                if change.need is Need.END or change.rewritten is not None:
+                    self._past.forget()
                 for deliver in delivers:
                     deliver(change)
             self._waking.note_read(self.position)
@@ -100,14 +115,23 @@ class Tail:
 
     def since(self, position: int) -> Sequence[Change] | None:
         """What follows a position up to where this node is; None when it does not keep all of it."""
-        missing = self.position - position
-        if missing > len(self._recent):
+        if not self.keeps(position):
             return None
+        missing = self.position - position
         return list(islice(self._recent, len(self._recent) - max(missing, 0), None))
 
-    async def read_after(self, position: int) -> list[Change]:
-        """Some of what follows a position, from the log itself. Raises LogTruncated when it is no longer there."""
-        entries = await self._log.read(position, _BATCH)
+    def keeps(self, position: int) -> bool:
+        """Whether this node keeps all that follows a position."""
+        return self.position - position <= len(self._recent)
+
+    async def further_back(self, recipient_number: int, position: int) -> Stretch:
+        """Some of what follows a position that this node does not keep.
+
+        Raises LogTruncated when it is no longer there, or lies too far back.
+        """
+        return await self._past.read(recipient_number, position, self.position)
+
+    async def _changes_of(self, entries: Sequence[LogEntry]) -> list[Change]:
         return [change for _, change in await self._understand(entries)]
 
     async def _understand(self, entries: Sequence[LogEntry]) -> list[tuple[Entry | None, Change]]:
@@ -134,8 +158,8 @@ class Tail:
     def _silence(self, gone: Audience) -> None:
         """Keep nothing to show that was for these alone."""
         for place, change in enumerate(self._recent):
-            if change.event is not None and change.members.issubset(gone):
-                self._recent[place] = replace(change, event=None)
+            if change.shows_something and change.members.issubset(gone):
+                self._recent[place] = replace(change, event=None, events=None)
 
     def _wake_waiting(self) -> None:
         for reached, position in list(self._waiting.items()):

@@ -94,7 +94,7 @@ async def start(settings: Settings) -> Inbox:
     checkpoints, private = Checkpoints(redis, log_identity), PrivacyStore(worked)
     inboxes = Inboxes(InboxStore(personal), checkpoints, texts, store)
     changes, fanout = Changes(store, log_identity, clock), Fanout(settings.streams_per_person)
-    tail = Tail(ordered_log, changes, waking)
+    tail = Tail(ordered_log, changes, waking, most_behind=settings.most_behind)
     teams = Teams(store, audience, waking, tail)
     syncing, leaving = (
         Syncing(tail, changes, inboxes, fanout),

@@ -31,6 +31,8 @@ _LONGEST_TURN_S = 1.0
 _PAGES_TOGETHER = 32
 # So many changes may be shown without looking whether there is room for them.
 _FEW = 16
+# Long before anybody who waits for a sign of life gives up.
+_PROGRESS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Syncing:
     def begin(self, subscription: Subscription, start: Start) -> None:
         """Start one who was taken in."""
         subscription.position = self._tail.position if start.after is None else start.after
-        subscription.recovered = start.after is not None
+        subscription.recovered = start.after is not None or start.need is Need.COUNT
         self._start(subscription, start.need)
 
     def end(self, subscription: Subscription) -> None:
@@ -114,12 +116,17 @@ class Syncing:
 
     def heartbeat(self) -> Event:
         """A sign of life for live ones, who can go on from here."""
-        cursor = self._changes.cursor(self._tail.position)
-        return Event.of(inbox_pb2.InboxEvent(cursor=cursor, heartbeat=inbox_pb2.Heartbeat()))
+        return self._heartbeat_at(self._tail.position)
 
     def cursor(self, subscription: Subscription) -> str:
-        """Where this one can go on."""
-        return self._changes.cursor(self._tail.position if subscription.is_live else subscription.position)
+        """Where this one can go on; empty for who must begin with a snapshot and has not been given it."""
+        if subscription.is_live:
+            return self._changes.cursor(self._tail.position)
+        return self._changes.cursor(subscription.position) if subscription.recovered else ""
+
+    def _heartbeat_at(self, position: int) -> Event:
+        cursor = self._changes.cursor(position)
+        return Event.of(inbox_pb2.InboxEvent(cursor=cursor, heartbeat=inbox_pb2.Heartbeat()))
 
     def _want_badges(self, subscriptions: Iterable[Subscription]) -> None:
         self._badges |= dict.fromkeys(subscriptions)
@@ -159,6 +166,8 @@ class Syncing:
         """
         if need is Need.END:
             raise no_inbox()
+        if need is Need.COUNT:
+            need = await self._come_near(subscription)
         async with subscription.stream.turn:
             await subscription.stream.room()
             if need is Need.COUNT:
@@ -170,25 +179,44 @@ class Syncing:
             await self._tail.reach(look.position)
             return self._advance(subscription, look, need)
 
-    async def _catch_up(self, subscription: Subscription) -> Need:
-        """Show what lies far behind, no faster than it is read; what this node does not keep is in the log itself."""
-        while True:
-            changes = self._tail.since(subscription.position)
-            if changes is None:
-                changes = await self._tail.read_after(subscription.position)
-            elif len(changes) <= _FEW:
-                return Need.COUNT
-            for change in changes:
+    async def _come_near(self, subscription: Subscription) -> Need:
+        """Show what this node does not keep, out of the log itself.
+
+        That may be much, of which little concerns one: so how far it has come is told now and then, for whoever is cut
+        off goes on from there, and the others need not wait for this one's turn to end.
+        """
+        loop = asyncio.get_running_loop()
+        told_at = loop.time()
+        while not self._tail.keeps(subscription.position):
+            stretch = await self._tail.further_back(subscription.number, subscription.position)
+            if await self._show_in_turn(subscription, stretch.changes) is Need.SNAPSHOT:
+                return _anew(subscription)
+            subscription.position = stretch.until
+            if loop.time() - told_at >= _PROGRESS_S:
+                told_at = loop.time()
                 await subscription.stream.room()
-                if _show_all(subscription, [change]) is Need.SNAPSHOT:
-                    return _anew(subscription)
-                subscription.position = change.position
+                subscription.send(self._heartbeat_at(subscription.position))
+        return Need.COUNT
+
+    async def _catch_up(self, subscription: Subscription) -> Need:
+        """Show what lies behind, no faster than it is read, until there are but a few changes left."""
+        while (changes := self._tail.since(subscription.position)) is not None and len(changes) > _FEW:
+            if await self._show_in_turn(subscription, changes) is Need.SNAPSHOT:
+                return _anew(subscription)
+            subscription.position = max(subscription.position, changes[-1].position)
+        return Need.COUNT
+
+    async def _show_in_turn(self, subscription: Subscription, changes: Iterable[Change]) -> Need:
+        """Show what concerns this one, no faster than it is read, up to what needs a snapshot."""
+        for change in changes:
+            await subscription.stream.room()
+            if _show_all(subscription, [change]) is Need.SNAPSHOT:
+                return Need.SNAPSHOT
+        return Need.NOTHING
 
     def _advance(self, subscription: Subscription, look: _Look, need: Need) -> Need:
         """Show what was looked up in its place among the changes, and let the subscription join, in one breath."""
-        if need is Need.SNAPSHOT:
-            subscription.position = look.position
-        changes = self._tail.since(subscription.position)
+        changes = self._tail.since(look.position if need is Need.SNAPSHOT else subscription.position)
         if changes is None:
             return need
         before = [change for change in changes if change.position <= look.position]
@@ -196,7 +224,7 @@ class Syncing:
             return _anew(subscription)
         subscription.send(look.event)
         subscription.recovered = True
-        subscription.position = max(subscription.position, look.position)
+        subscription.position = look.position
         after = changes[len(before) :]
         left = _show_all(subscription, after, until=Need.COUNT)
         if left is Need.NOTHING:

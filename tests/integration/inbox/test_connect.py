@@ -9,13 +9,13 @@ from tests.integration.shared.polling import until
 
 
 async def test_each_person_is_confirmed_and_starts_with_a_snapshot(site: Site) -> None:
-    """`subscribed` comes first, then the inbox as it is."""
+    """`subscribed` comes first, then the inbox as it is; until that is there, there is nowhere to go on from."""
     amara, jonas = site.people(2)
     broadcast_id = await site.send([amara])
     async with connecting(site) as connection:
         await connection.subscribe(7, amara.token)
         await connection.subscribe(8, jonas.token)
-        assert (await connection.next(7, "subscribed")).cursor
+        assert (await connection.next(7, "subscribed")).cursor == ""
         snapshot = await connection.next(7, "snapshot")
         assert [item.broadcast_id for item in snapshot.items] == [broadcast_id]
         await connection.next(8, "subscribed")
@@ -76,6 +76,51 @@ async def test_a_cursor_that_is_too_old_says_so(site: Site) -> None:
         assert (snapshot.recovered, len(snapshot.items)) == (False, 1)
         second = await site.send([amara])
         assert (await connection.next(1, "added")).item.broadcast_id == second
+
+
+async def test_a_handle_that_ends_before_its_snapshot_is_given_one_elsewhere(site: Site) -> None:
+    """At its start, and after a change of a team: the cursor of its end is from before what the snapshot is for."""
+    amara, jonas = site.people(2)
+    wedding = site.wedding(amara, jonas)
+    seen = await site.send([amara], title="For everybody")
+    about = site.about(wedding)
+    await site.deliver(about, [amara, jonas])
+    async with connecting(site) as connection:
+        await _subscribe_all(connection, [amara])
+        async with site.admin.transaction():
+            await site.admin.execute("LOCK TABLE blocks, direct IN ACCESS EXCLUSIVE MODE")
+            await connection.subscribe(1, amara.token)
+            await connection.next(1, "subscribed")
+            await connection.unsubscribe(1)
+            first = await connection.next(1, "ended")
+            await site.set_team(wedding, jonas)
+            await connection.unsubscribe(0)
+            second = await connection.next(0, "ended")
+        for handle, ended in ((2, first), (3, second)):
+            await connection.subscribe(handle, amara.token, cursor=ended.cursor)
+            await connection.next(handle, "subscribed")
+            snapshot = await connection.next(handle, "snapshot")
+            assert [each.broadcast_id for each in snapshot.items] == [seen]
+
+
+async def test_somebody_quiet_hears_where_they_are_beside_somebody_busy(site: Site) -> None:
+    """By the clock: they would otherwise have to go on from hours ago."""
+    quiet, busy = site.people(2)
+    await site.restart(INBOX_HEARTBEAT_S="0.3")
+    async with connecting(site) as connection:
+        await _subscribe_all(connection, [quiet, busy])
+        for _ in range(3):
+            connection.responses.clear()
+            while not any(each.event.HasField("heartbeat") for each in connection.responses):
+                await site.send([busy])
+            (beat, *_) = [each for each in connection.responses if each.event.HasField("heartbeat")]
+            assert list(beat.handles) == [0, 1]
+        missed = await site.send([quiet])
+    async with connecting(site) as connection:
+        await connection.subscribe(0, quiet.token, cursor=beat.event.cursor)
+        await connection.next(0, "subscribed")
+        assert (await connection.next(0, "added")).item.broadcast_id == missed
+    await site.restart()
 
 
 async def test_what_is_wrong_with_one_person_ends_them_alone(site: Site) -> None:

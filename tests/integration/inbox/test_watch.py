@@ -175,51 +175,6 @@ async def _send_many(site: Site, person: object, count: int) -> list[str]:
     return [await site.send([person]) for _ in range(count)]  # type: ignore[list-item]
 
 
-async def test_a_stream_goes_on_from_further_back_than_a_node_remembers(site: Site) -> None:
-    """What this node does not keep in memory is read from the log."""
-    amara = site.person()
-    async with watching(site, amara) as watcher:
-        await watcher.next("snapshot")
-        cursor = watcher.cursor
-    missed = [await site.send([amara]) for _ in range(2)]
-    await _fill_log(site, 2_500)
-    async with watching(site, amara, cursor) as watcher:
-        for broadcast_id in missed:
-            assert (await watcher.next("added")).item.broadcast_id == broadcast_id
-        assert (await watcher.next("unread_count")).unread_count == 2
-
-
-async def _fill_log(site: Site, count: int) -> None:
-    """Entries that concern nobody here; returns once the inbox has read them."""
-    body = b'{"recipient": 2000000000, "at": 0}'
-    onlooker = site.person()
-    async with watching(site, onlooker) as watcher:
-        await watcher.next("snapshot")
-        await site.admin.execute("SELECT append_log_many($1, $2)", ["all_read"] * count, [body] * count)
-        await site.send([onlooker])
-        await watcher.next("added")
-
-
-async def test_a_cursor_from_before_the_logs_beginning_is_too_old(site: Site) -> None:
-    """The stream starts with a snapshot that says so, and then goes on like any other."""
-    amara = site.person()
-    async with watching(site, amara) as watcher:
-        await watcher.next("snapshot")
-        cursor = watcher.cursor
-    await site.send([amara])
-    await _fill_log(site, 2_500)
-    await site.admin.execute("DELETE FROM log WHERE position < (SELECT position FROM log_head) - 2200")
-    async with watching(site, amara, cursor) as watcher:
-        snapshot = await watcher.next("snapshot")
-        assert (snapshot.recovered, snapshot.unread_count, len(snapshot.items)) == (False, 1, 1)
-        second = await site.send([amara])
-        assert (await watcher.next("added")).item.broadcast_id == second
-        cursor = watcher.cursor
-    third = await site.send([amara])
-    async with watching(site, amara, cursor) as watcher:
-        assert (await watcher.next("added")).item.broadcast_id == third
-
-
 async def test_rubbish_is_no_cursor(site: Site) -> None:
     """It is the client's mistake, and said to be."""
     amara = site.person()

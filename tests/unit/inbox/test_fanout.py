@@ -59,11 +59,19 @@ def test_single_events_go_to_their_recipients() -> None:
     fanout, shared = Fanout(5), Heard()
     with fanout.carrying(shared, is_shared=True):
         first, second = live(fanout, shared, 1, 1), live(fanout, shared, 2, 2)
-        change = Change(9, Audience.of([1]), events={1: EVENT}, need=Need.COUNT)
+        change = Change(9, Audience.of([1]), events=lambda number: EVENT, need=Need.COUNT)
         assert fanout.deliver(change) == [first]
         assert (first.is_live, first.position, second.is_live) == (False, 9, True)
         fanout.deliver(Change(10, Audience.of([1, 2]), event=EVENT))
     assert shared.told == [([1], b"alone"), ([2], b"alone")]
+
+
+def test_who_lacks_a_snapshot_goes_on_from_before_what_it_is_needed_for() -> None:
+    """Who ends before it comes would otherwise go on elsewhere without it."""
+    fanout, own = Fanout(5), Heard()
+    subscription = live(fanout, own, 1)
+    assert fanout.deliver(Change(9, Audience.of([1]), need=Need.SNAPSHOT)) == [subscription]
+    assert subscription.position == 8
 
 
 def test_a_wall_lets_its_team_through_as_it_stands() -> None:

@@ -781,7 +781,7 @@ Global___UnreadCount: _TypeAlias = UnreadCount  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Heartbeat has no fields."""
+    """Heartbeat has no fields: it says that the stream lives, and how far it is, also on a long way from an old cursor."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -938,7 +938,7 @@ class InboxSubscribed(_message.Message):
 
     CURSOR_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """cursor is where it starts."""
+    """cursor is where it starts; empty when that is a snapshot, which has one."""
     def __init__(
         self,
         *,
@@ -963,7 +963,7 @@ class InboxEnded(_message.Message):
     reason: _builtins.str
     """reason is an ErrorReason without its prefix, such as TOKEN_EXPIRED or INVALID_CURSOR; empty after unsubscribe."""
     cursor: _builtins.str
-    """cursor is where to resume."""
+    """cursor is where to resume; empty when that is a snapshot, because the handle ended before it was given one."""
     def __init__(
         self,
         *,

@@ -198,9 +198,10 @@ class InboxServiceServicer:
 
     def WatchInbox(self, request, context):
         """WatchInbox streams the caller's inbox as it changes. Without a cursor it starts with a snapshot; with one it goes
-        on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept it starts
-        with a snapshot that says so (recovered is false). Errors: INVALID_ARGUMENT (cursor), RESOURCE_EXHAUSTED
-        (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the server goes down: resume from the last cursor.
+        on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept, or is too
+        much to look through, it starts with a snapshot that says so (recovered is false). Errors: INVALID_ARGUMENT (cursor),
+        RESOURCE_EXHAUSTED (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the server goes down: resume from the last
+        cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,9 +47,10 @@ class InboxServiceStub:
     """
     WatchInbox: _aio.UnaryStreamMultiCallable[_inbox_pb2.WatchInboxRequest, _inbox_pb2.WatchInboxResponse]
     """WatchInbox streams the caller's inbox as it changes. Without a cursor it starts with a snapshot; with one it goes
-    on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept it starts
-    with a snapshot that says so (recovered is false). Errors: INVALID_ARGUMENT (cursor), RESOURCE_EXHAUSTED
-    (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the server goes down: resume from the last cursor.
+    on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept, or is too
+    much to look through, it starts with a snapshot that says so (recovered is false). Errors: INVALID_ARGUMENT (cursor),
+    RESOURCE_EXHAUSTED (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the server goes down: resume from the last
+    cursor.
     """
     ConnectInboxes: _aio.StreamStreamMultiCallable[_inbox_pb2.ConnectInboxesRequest, _inbox_pb2.ConnectInboxesResponse]
     """ConnectInboxes carries many people's streams for a caller that holds their sockets. Each is subscribed with the
@@ -168,9 +169,10 @@ class InboxServiceServicer:
         context: _aio.ServicerContext[_inbox_pb2.WatchInboxRequest, _abc.AsyncIterator[_inbox_pb2.WatchInboxResponse]],
     ) -> _abc.AsyncIterator[_inbox_pb2.WatchInboxResponse]:
         """WatchInbox streams the caller's inbox as it changes. Without a cursor it starts with a snapshot; with one it goes
-        on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept it starts
-        with a snapshot that says so (recovered is false). Errors: INVALID_ARGUMENT (cursor), RESOURCE_EXHAUSTED
-        (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the server goes down: resume from the last cursor.
+        on right after it, missing nothing and repeating nothing. When what follows the cursor is no longer kept, or is too
+        much to look through, it starts with a snapshot that says so (recovered is false). Errors: INVALID_ARGUMENT (cursor),
+        RESOURCE_EXHAUSTED (SLOW_READER, TOO_MANY_STREAMS), UNAVAILABLE when the server goes down: resume from the last
+        cursor.
         """
 
     def ConnectInboxes(
