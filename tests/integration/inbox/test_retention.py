@@ -1,5 +1,6 @@
 """What leaves inboxes after its time, what stays for good, and that lists and counts are right all the while."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,12 +11,22 @@ from services.inbox.work_store import ReceiptCall
 from shared.audience import Audience
 from shared.cleaning import Hasty
 from shared.clock import SystemClock
+from stack.provision import SuiteDatabase
 from tests.integration.inbox.aging import age, clean_up, cleaner, expire, forgotten_log, leaving, rows_of
 from tests.integration.inbox.oracle import a_content
-from tests.integration.inbox.stores import Stores
+from tests.integration.inbox.stores import Stores, open_stores
 
 SOON = datetime.now(UTC) + timedelta(hours=1)
 ALL = Filter(include_dismissed=True)
+
+
+@pytest.fixture(scope="module")
+async def stores(
+    make_suite: Callable[..., Awaitable[SuiteDatabase]], valkey_server: str
+) -> AsyncIterator[Stores]:
+    """In a database of their own: to be rid of all that other tests leave would take longer than all of these."""
+    async with open_stores(await make_suite("inbox"), valkey_server) as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True)
