@@ -4,8 +4,8 @@
 
 FOLDERS := $(filter-out tests/integration tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/ tests/integration/*/)))
 ALONE := tests/chaos tests/load
-FIRST := tests/e2e tests/integration/cli tests/integration/client tests/integration/shared tests/integration/stack
-SECOND := tests/integration/dispatcher tests/integration/inbox
+FIRST := tests/e2e tests/integration/client tests/integration/shared tests/integration/stack
+SECOND := tests/integration/cli tests/integration/dispatcher tests/integration/inbox tests/integration/preferences
 THIRD := $(filter-out $(ALONE) $(FIRST) $(SECOND) tests/integration/__pycache__,$(FOLDERS))
 
 .PHONY: alone lanes first second third
