@@ -20,6 +20,9 @@ LIVE_PEOPLE: Final = Gauge(
 )
 
 _NOBODY: Final = Audience()
+# What a person's lost connections leave behind counts until keepalive has found them dead, which takes a while; a hint
+# makes a client wait that out rather than give up.
+_FULL_RETRY_S: Final = 10.0
 
 
 class Stream(Protocol):
@@ -130,7 +133,7 @@ class Fanout:
     def open(self, subscription: Subscription) -> None:
         """Take in one more, who is not live yet. Raises TooManyStreams when this person has as many as allowed."""
         if self._open[subscription.number] >= self._limit_per_person:
-            raise TooManyStreams
+            raise TooManyStreams(retry_after_s=_FULL_RETRY_S)
         self._open[subscription.number] += 1
 
     def close(self, subscription: Subscription) -> None:

@@ -237,14 +237,15 @@ async def test_a_stream_ends_with_a_cursor_when_the_server_goes_down(site: Site)
 
 
 async def test_a_person_has_only_so_many_streams(site: Site) -> None:
-    """One more is refused; when one ends there is room again."""
+    """One more is refused, and told when to ask again; when one ends there is room."""
     amara = site.person()
     await site.restart(INBOX_STREAMS_PER_PERSON="2")
     async with watching(site, amara) as first, watching(site, amara) as second:
         await first.next("snapshot")
         await second.next("snapshot")
         async with watching(site, amara) as third:
-            assert (await third.ended()).reason_name == "TOO_MANY_STREAMS"
+            refusal = await third.ended()
+            assert (refusal.reason_name, refusal.retry_after_s) == ("TOO_MANY_STREAMS", 10.0)
     async with watching(site, amara) as again:
         await again.next("snapshot")
     await site.restart()

@@ -86,12 +86,13 @@ def test_a_wall_lets_its_team_through_as_it_stands() -> None:
 
 
 def test_who_has_left_hears_nothing() -> None:
-    """And may come back, but only so often at a time."""
+    """And may come back, but only so often at a time: whoever is refused for that is told when to ask again."""
     fanout, own = Fanout(1), Heard()
     with fanout.carrying(own, is_shared=False):
         subscription = live(fanout, own, 1)
-        with pytest.raises(TooManyStreams):
+        with pytest.raises(TooManyStreams) as refused:
             fanout.open(Subscription(1, own))
+        assert refused.value.retry_after_s == 10.0
         fanout.close(subscription)
         fanout.deliver(Change(9, Audience.of([1]), event=EVENT))
         live(fanout, own, 1)
