@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterable
 
 import grpc
+import jwt
 import pytest
 from wedsync.broadcast.client import (
     Added,
     BroadcastError,
+    ConfigurationError,
     Event,
     InvalidRequest,
     NotFound,
@@ -157,6 +159,90 @@ async def test_a_watch_that_may_not_is_given_up(
         with pytest.raises(kind):
             await _first(client.inbox("the only one").watch(), 1)
     assert suite.inbox.script.tokens()[2:] == ["the only one"]
+
+
+async def test_a_watch_waits_for_its_token(suite: Suite) -> None:
+    """Whatever the function that gives it raises: it is told, and asked again after pauses that grow."""
+    given: list[str | Exception] = ["first", OSError("no route"), ValueError("no JSON"), "", "second"]
+
+    async def ask() -> str:
+        answer = given.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    told: list[BroadcastError] = []
+    suite.inbox.log = ["a", "b"]
+    suite.inbox.streams += [(1, errors.TokenExpired())]
+    async with suite.client() as client:
+        events = await _first(client.inbox(ask).watch(cursor="0", on_interruption=told.append), 2)
+    assert _ids(events) == ["a", "b"]
+    assert suite.inbox.script.tokens() == ["first", "second"]
+    assert suite.pauses.slept == [0.1, 0.2, 0.4]
+    assert [type(error.__cause__) for error in told] == [OSError, ValueError, ConfigurationError]
+    assert str(told[0]) == "UNAVAILABLE: No token was to be had (OSError)."
+
+
+async def test_a_token_that_ends_in_an_outage_is_waited_for(suite: Suite) -> None:
+    """Nothing was refused: it is asked for because it is about to expire."""
+    asked = 0
+
+    async def ask() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise TimeoutError
+        return jwt.encode({"exp": 0}, "x" * 32, algorithm="HS256")
+
+    suite.inbox.log = ["a", "b"]
+    suite.inbox.streams += [(1, AWAY)]
+    async with suite.client() as client:
+        assert _ids(await _first(client.inbox(ask).watch(cursor="0"), 2)) == ["a", "b"]
+    assert (asked, suite.pauses.slept) == (3, [0.1, 0.2])
+
+
+async def test_patience_ends_for_tokens_as_well(suite: Suite) -> None:
+    """What the function raised last is the cause of the error."""
+    reason = OSError("the identity provider is away")
+    given = ["first"]
+
+    async def ask() -> str:
+        if not given:
+            raise reason
+        return given.pop()
+
+    suite.inbox.log = ["a"]
+    suite.inbox.streams += [(1, errors.TokenExpired())]
+    async with suite.client() as client:
+        with pytest.raises(Unavailable) as ended:
+            await _first(client.inbox(ask).watch(cursor="0", patience_s=10.0), 2)
+    assert ended.value.__cause__ is reason
+    assert 5.0 < sum(suite.pauses.slept) <= 10.0
+
+
+async def test_a_watch_that_has_no_token_to_begin_with_does_not_begin(suite: Suite) -> None:
+    """What the function raises is the caller's own."""
+
+    async def ask() -> str:
+        raise OSError
+
+    async with suite.client() as client:
+        with pytest.raises(OSError):  # noqa: PT011 # no other is near
+            await _first(client.inbox(ask).watch(), 1)
+    assert (suite.inbox.script.asked, suite.pauses.slept) == ([], [])
+
+
+async def test_a_token_that_outlived_an_outage_may_be_refused(suite: Suite) -> None:
+    """It was new before that; another is asked for."""
+    numbers = iter(range(10))
+
+    async def ask() -> str:
+        return f"token {next(numbers)}"
+
+    suite.inbox.script.steps += [errors.TokenExpired(), AWAY, errors.TokenExpired()]
+    async with suite.client() as client:
+        await _first(client.inbox(ask).watch(), 1)
+    assert suite.inbox.script.tokens() == ["token 0", "token 1", "token 1", "token 2"]
 
 
 async def test_patience_can_end(suite: Suite) -> None:

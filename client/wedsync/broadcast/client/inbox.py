@@ -208,8 +208,10 @@ class Inbox:
 class InboxWatch:
     """The events of an inbox, each once and in order, on one stream after the other.
 
-    It goes on after its last event whatever interrupts it, and ends with a BroadcastError when going on is no use:
-    the token was refused and there is no other, or may not do this.
+    It goes on after its last event whatever interrupts it, a token that cannot be had just now included, and ends with
+    a BroadcastError when going on is no use: the token was refused and there is no other, or one that was got for it
+    was refused as well; the cursor never was one; the service has a defect; patience has ended. Besides that with
+    what the function that gives tokens raises before the first stream, and with what `on_interruption` raises.
     """
 
     def __init__(self, stub: InboxServiceStub, tokens: Tokens, resumption: Resumption, cursor: str) -> None:

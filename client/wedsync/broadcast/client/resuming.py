@@ -19,7 +19,10 @@ from wedsync.broadcast.client.waiting import Waiting
 
 Answer = TypeVar("Answer")
 OnInterruption: TypeAlias = Callable[[BroadcastError], None]
-"""Is told of each interruption before the wait; what it raises ends the watch."""
+"""Is told of each interruption before the wait; what it raises ends the watch.
+
+When there was no token for another stream, what the function that gives them raised is the error's `__cause__`.
+"""
 Begin: TypeAlias = Callable[[Metadata], grpc.aio.UnaryStreamCall[Any, Answer]]
 """Opens the stream where it is to go on."""
 
@@ -32,7 +35,7 @@ class Resumption:
     """What happens when a stream has ended.
 
     It gives up once it has failed for longer than `patience_s` without a word between, never when that is None. A
-    stream on which there was silence for `silence_s` counts as ended.
+    stream on which there was silence for `silence_s` counts as ended. A token that cannot be had is a failure too.
     """
 
     waiting: Waiting
@@ -47,14 +50,26 @@ class Resumption:
         """Something has come."""
         self._failures, self._has_new_token = 0, False
 
-    async def after(self, error: BroadcastError, tokens: Tokens, token: str) -> None:
-        """Returns when the stream is to be opened again. Raises the error when that is no use."""
-        if isinstance(error, Unauthenticated | PermissionDenied):
-            if self._has_new_token or not await tokens.renewed(token):
-                raise error
-            self._has_new_token = True
-        else:
+    async def after(self, error: BroadcastError, tokens: Tokens, token: str) -> str:
+        """The token to open the stream again with, once it is time for that. Raises the error when that is no use."""
+        refused = token if isinstance(error, Unauthenticated | PermissionDenied) else None
+        if refused is None:
             await self._wait(error)
+        elif self._has_new_token:
+            raise error
+        another = await self._token_after(refused, tokens)
+        if another is None:
+            raise error
+        self._has_new_token = refused is not None
+        return another
+
+    async def _token_after(self, refused: str | None, tokens: Tokens) -> str | None:
+        """The next token; None when there is none but the one that was refused."""
+        while True:
+            try:
+                return await _token(refused, tokens)
+            except Unavailable as failure:
+                await self._wait(failure)
 
     async def _wait(self, error: BroadcastError) -> None:
         if not _is_interruption(error):
@@ -74,9 +89,12 @@ class Resumption:
 async def resumed(
     begin: Begin[Answer], tokens: Tokens, resumption: Resumption, *, may_end: bool
 ) -> AsyncGenerator[Answer, None]:
-    """What one stream says after the other. With `may_end` a stream that ends in order is the last."""
+    """What one stream says after the other. With `may_end` a stream that ends in order is the last.
+
+    Raises what `tokens` raises before the first; later that is an interruption like any other.
+    """
+    token = await tokens.current()
     while True:
-        token = await tokens.current()
         call = begin(bearer(token))
         try:
             async for answer in _heard(call, resumption.silence_s):
@@ -89,7 +107,17 @@ async def resumed(
             ended = error_of(error)
         finally:
             call.cancel()
-        await resumption.after(ended, tokens, token)
+        token = await resumption.after(ended, tokens, token)
+
+
+async def _token(refused: str | None, tokens: Tokens) -> str | None:
+    """The same, asked for once. Whatever the caller's function raises is the cause of an Unavailable."""
+    try:
+        if refused is not None and not await tokens.renewed(refused):
+            return None
+        return await tokens.current()
+    except Exception as error:
+        raise _interrupted(f"No token was to be had ({type(error).__name__}).") from error
 
 
 async def _heard(
