@@ -17,6 +17,10 @@ from shared.subjects import PRIORITIES
 PREFIX: Final = "INBOX"
 _POSTGRES: Final = ("postgres", "postgresql")
 _REDIS: Final = ("redis", "rediss", "unix")
+LONGEST_HEARTBEAT_S: Final = 20.0
+"""Clients leave a stream on which nothing came for a minute (`silence_s` of the client's `Inbox.watch`), so two signs
+of life may be late before they do.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Settings:
             sender=env.address("SENDER_ADDR"),
             preferences=env.address("PREFERENCES_ADDR"),
             streams=StreamTerms(
-                heartbeat_s=env.seconds("INBOX_HEARTBEAT_S", 15.0, least=0.1, most=300),
+                heartbeat_s=env.seconds("INBOX_HEARTBEAT_S", 15.0, least=0.1, most=LONGEST_HEARTBEAT_S),
                 unread_end_s=env.seconds("INBOX_UNREAD_END_S", 30.0, least=0.1, most=3600),
             ),
             # Farther back a stream begins anew: with more to look through a snapshot is the better start.

@@ -35,7 +35,8 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 _PAGE_SIZE: Final = 100
-# A quiet stream gives a sign of life every 15 s, if the inbox has no other setting.
+# Three signs of life of the slowest inbox there is: none may give them less often than LONGEST_HEARTBEAT_S of
+# services/inbox/config.py, which is bound to this.
 _SILENCE_S: Final = 60.0
 
 
@@ -173,7 +174,7 @@ class Inbox:
         """What happens in it from now on, without end; see InboxWatch. With a `cursor`, what has happened since.
 
         An outage is waited for, for as long as it takes, or `patience_s` seconds. A stream on which not even a sign
-        of life came for `silence_s` is left for another.
+        of life came for `silence_s` is left for another; the inbox gives one every 20 s at least.
         """
         resumption = Resumption(self._waiting, patience_s, on_interruption, silence_s)
         return InboxWatch(self._stub, self._tokens, resumption, cursor)
