@@ -112,12 +112,17 @@ class Inbox(InboxServiceServicer):
         """After how many events each of the next streams ends, and how; those after them stay open."""
         self.kept_from = 0
         """The oldest cursor that leads somewhere."""
+        self.signs_of_life: deque[str] = deque()
+        """The cursors with which the next stream says that it lives, `sign_every_s` apart, before anything else."""
+        self.sign_every_s = 0.0
 
     async def WatchInbox(
         self, request: inbox_pb2.WatchInboxRequest, context: Context
     ) -> AsyncIterator[inbox_pb2.WatchInboxResponse]:
         await self.script.play(request, context)
         length, ending = self.streams.popleft() if self.streams else (len(self.log) + 1, _stay)
+        async for event in self._alive():
+            yield inbox_pb2.WatchInboxResponse(event=event)
         for event in self._events(request.cursor)[:length]:
             yield inbox_pb2.WatchInboxResponse(event=event)
         await _do(ending, context)
@@ -152,6 +157,11 @@ class Inbox(InboxServiceServicer):
     async def PinItem(self, request: inbox_pb2.PinItemRequest, context: Context) -> inbox_pb2.PinItemResponse:
         await self.script.play(request, context)
         return inbox_pb2.PinItemResponse()
+
+    async def _alive(self) -> AsyncIterator[inbox_pb2.InboxEvent]:
+        while self.signs_of_life:
+            await asyncio.sleep(self.sign_every_s)
+            yield inbox_pb2.InboxEvent(cursor=self.signs_of_life.popleft(), heartbeat=inbox_pb2.Heartbeat())
 
     def _events(self, cursor: str) -> list[inbox_pb2.InboxEvent]:
         if not cursor or int(cursor) < self.kept_from:

@@ -303,6 +303,20 @@ async def test_a_stream_that_is_silent_is_left(suite: Suite) -> None:
     assert [str(error) for error in told] == ["UNAVAILABLE: Nothing was heard for 0.2 s."]
 
 
+async def test_a_sign_of_life_is_heard_and_its_cursor_kept(suite: Suite) -> None:
+    """While much is caught up with, nothing else may come for longer than a silence: nobody leaves, nor goes back."""
+    suite.inbox.log = ["a", "b", "c"]
+    suite.inbox.signs_of_life += ["1", "1", "2", "2"]
+    suite.inbox.sign_every_s = 0.6
+    suite.inbox.streams += [(0, AWAY)]
+    told: list[BroadcastError] = []
+    async with suite.client() as client:
+        watch = client.inbox().watch(cursor="0", silence_s=2.0, on_interruption=told.append)
+        assert _ids(await _first(watch, 1)) == ["c"]
+    assert [asked.request.cursor for asked in suite.inbox.script.asked] == ["0", "2"]
+    assert [str(error) for error in told] == ["UNAVAILABLE: as the script says"]
+
+
 async def _stay(_: "grpc.aio.ServicerContext[object, object]") -> None:
     await asyncio.Event().wait()
 
