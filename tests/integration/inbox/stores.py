@@ -118,3 +118,16 @@ async def open_stores(suite: SuiteDatabase, redis: str) -> AsyncIterator[Stores]
         await personal.close()
         await worked.close()
         await admin.close()
+
+
+async def is_waiting_for_the_log(admin_url: str) -> bool:
+    """Whether somebody who records receipts waits for the head of the log to be let go."""
+    connection = await asyncpg.connect(admin_url)
+    try:
+        waiting: bool = await connection.fetchval(
+            "SELECT count(*) > 0 FROM pg_stat_activity "
+            "WHERE wait_event_type = 'Lock' AND query LIKE '%record_receipts%'"
+        )
+    finally:
+        await connection.close()
+    return waiting

@@ -11,7 +11,8 @@ from wedsync.broadcast.v1 import inbox_pb2
 from services.inbox.domain import MOST_PINNED
 from shared.errors import NotFound, ServiceError
 from shared.failpoints import armed
-from tests.integration.inbox.site import Site, error_of
+from tests.integration.inbox.site import Person, Site, error_of
+from tests.integration.inbox.stores import is_waiting_for_the_log
 from tests.integration.inbox.test_receipts import CRITICAL
 from tests.integration.inbox.watching import watching
 from tests.integration.shared.polling import until, until_equal
@@ -295,6 +296,55 @@ async def test_a_broadcast_that_expires_leaves_screens_and_their_badges(site: Si
         assert list((await watcher.next("retracted")).broadcast_ids) == [broadcast_id]
         assert (await watcher.next("unread_count")).unread_count == 1
     assert await site.ids(amara) == [other]
+
+
+async def test_what_is_snoozed_and_dismissed_at_the_same_moment_is_back_when_it_is_restored(
+    site: Site,
+) -> None:
+    """The snooze commits while the dismissal waits for its place in the log: it is over then, like any other."""
+    amara = site.person()
+    broadcast_id = await site.send([amara])
+    answer = await _while_it_is_arranged(site, amara, broadcast_id, "snoozed", "DISMISSED")
+    assert not answer.receipts[0].HasField("snoozed_until")
+    assert answer.unread_count == 0
+    await site.record(amara, "RESTORED", broadcast_id)
+    listed = await site.listed(amara)
+    assert [(item.broadcast_id, item.HasField("snoozed_until")) for item in listed.items] == [
+        (broadcast_id, False)
+    ]
+    assert listed.total_count == 1
+
+
+@pytest.mark.parametrize(("change", "name"), [("snoozed", "snoozed_until"), ("pinned", "pinned_at")])
+async def test_what_is_read_at_the_moment_that_it_is_arranged_stays_so_on_screens(
+    site: Site, change: str, name: str
+) -> None:
+    """The last that other devices hear of the item is what stands: read, and where it is kept."""
+    amara = site.person()
+    broadcast_id = await site.send([amara])
+    async with watching(site, amara) as watcher:
+        await watcher.next("snapshot")
+        answer = await _while_it_is_arranged(site, amara, broadcast_id, change, "READ")
+        assert answer.receipts[0].HasField(name)
+        await until(
+            lambda: (
+                [each.updated.receipts for each in watcher.events if each.HasField("updated")][-1:]
+                == [answer.receipts]
+            )
+        )
+    assert (await site.listed(amara, unread_only=True, include_snoozed=True)).total_count == 0
+
+
+async def _while_it_is_arranged(
+    site: Site, person: Person, broadcast_id: str, change: str, action: str
+) -> inbox_pb2.RecordReceiptsResponse:
+    """Record something of an item while somebody arranges it who is before this in the log."""
+    async with site.admin.transaction():
+        arranged = "SELECT outcome FROM arrange_item($1, $2, $3, now() + interval '1 hour', 20)"
+        assert await site.admin.fetchval(arranged, person.number, broadcast_id, change) == "arranged"
+        recording = asyncio.create_task(site.record(person, action, broadcast_id))
+        await until_equal(True, lambda: is_waiting_for_the_log(site.database.admin_url))
+    return await recording
 
 
 async def _snoozes(site: Site, broadcast_id: str) -> int:

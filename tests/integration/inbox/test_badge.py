@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -29,7 +28,7 @@ from stack.nats import NatsAccess
 from stack.processes import RunningProgram
 from tests.integration.inbox.oracle import a_content
 from tests.integration.inbox.site import Site
-from tests.integration.inbox.stores import Stores
+from tests.integration.inbox.stores import Stores, is_waiting_for_the_log
 from tests.integration.shared.polling import until, until_equal
 
 
@@ -124,7 +123,7 @@ async def test_what_was_taken_away_while_it_was_read_has_all_counted_anew(stores
     async with stores.admin.transaction():
         await stores.admin.execute("SELECT arrived FROM retract_broadcast($1, true)", content.broadcast_id)
         receipts = asyncio.create_task(stores.work.record_receipts([call]))
-        await until_equal(True, lambda: _is_waiting_for_the_log(stores))
+        await until_equal(True, lambda: is_waiting_for_the_log(stores.admin_url))
     await receipts
     badge = await stores.store.count_items(number, None)
     between = Badge(1, 1, badge.position - 1, None)
@@ -364,16 +363,3 @@ async def _finds(stores: Stores, url: str, number: int) -> bool:
     found = await checkpoints.find(number)
     await checkpoints.close()
     return found is not None
-
-
-async def _is_waiting_for_the_log(stores: Stores) -> bool:
-    """Whether somebody waits for the head of the log to be let go."""
-    connection = await asyncpg.connect(stores.admin_url)
-    try:
-        waiting: bool = await connection.fetchval(
-            "SELECT count(*) > 0 FROM pg_stat_activity "
-            "WHERE wait_event_type = 'Lock' AND query LIKE '%record_receipts%'"
-        )
-    finally:
-        await connection.close()
-    return waiting
