@@ -57,11 +57,13 @@ async def age(admin: asyncpg.Connection, days: float, ids: Iterable[UUID | str])
         await admin.execute(statement, back, wanted)
 
 
-async def expire(admin: asyncpg.Connection, days: float, ids: Iterable[UUID | str]) -> None:
-    """These broadcasts expired so long ago."""
+async def expire(
+    admin: asyncpg.Connection, days: float, ids: Iterable[UUID | str], *, is_told: bool = True
+) -> None:
+    """These broadcasts expired so long ago; the log said so and has forgotten it, unless it is not told yet."""
     wanted = [UUID(str(each)) for each in ids]
-    query = "UPDATE broadcasts SET expires_at = now() - $1::interval WHERE broadcast_id = ANY ($2)"
-    await admin.execute(query, timedelta(days=days), wanted)
+    query = "UPDATE broadcasts SET expires_at = now() - $1::interval, expiry_told = $3 WHERE broadcast_id = ANY ($2)"
+    await admin.execute(query, timedelta(days=days), wanted, is_told)
 
 
 async def rows_of(admin: asyncpg.Connection, broadcast_id: UUID | str) -> dict[str, int]:

@@ -6,9 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.inbox.domain import CRITICAL, Arrangement, Badge, Filter, ReceiptAction, Team
+from services.inbox.domain import CRITICAL, Arrangement, Badge, Filter, ReceiptAction
 from services.inbox.work_store import ReceiptCall
-from shared.audience import Audience
 from shared.cleaning import Hasty
 from shared.clock import SystemClock
 from stack.provision import SuiteDatabase
@@ -30,7 +29,7 @@ async def stores(
 
 
 @pytest.fixture(autouse=True)
-async def _nothing_is_old(stores: Stores) -> None:
+async def nothing_is_old(stores: Stores) -> None:
     """Each test finds nothing that is due from another, now or once the log forgets."""
     async with forgotten_log(stores.admin):
         await clean_up(stores)
@@ -308,34 +307,6 @@ async def test_what_is_still_shown_is_told(stores: Stores) -> None:
     asked = [shown, old, expired, retracted, gone, uuid4()]
     assert set(await leaving(stores).list_shown(asked, after_clean_up=False)) == {shown, old}
     assert await leaving(stores).list_shown(asked, after_clean_up=True) == [shown]
-
-
-async def test_members_of_what_was_just_retracted_stay_until_the_log_forgets(stores: Stores) -> None:
-    """Streams that go on from before are still told, and it is these rows that say who is."""
-    number = stores.new_number()
-    old = await arrive(stores, number)
-    await stores.work.retract(old, hide=True)
-    await age(stores.admin, 91, [old])
-    assert (await clean_up(stores))["broadcasts"].count == 0
-    assert "direct" in await rows_of(stores.admin, old)
-    async with forgotten_log(stores.admin):
-        assert (await clean_up(stores))["broadcasts"].count == 1
-    assert "direct" not in await rows_of(stores.admin, old)
-
-
-async def test_who_sees_it_go_is_who_saw_it(stores: Stores) -> None:
-    """The log names those on the team, and nobody when it had expired: its members are gone when that is read."""
-    me, other = stores.new_number(), stores.new_number()
-    wedding = uuid4()
-    await stores.work.apply_team(Team(wedding, 1, Audience.of([me])))
-    walled = await arrive(stores, me, other, wall=(wedding,))
-    expired = await arrive(stores, me, expires_at=SOON)
-    await age(stores.admin, 91, [walled, expired])
-    await expire(stores.admin, 5, [expired])
-    await clean_up(stores)
-    entries = await stores.admin.fetch("SELECT body FROM log WHERE kind = 'retracted' ORDER BY position")
-    told = {UUID(bytes=row["body"][:16]): Audience.from_bytes(row["body"][16:]) for row in entries[-2:]}
-    assert told == {walled: Audience.of([me]), expired: Audience()}
 
 
 async def fill(stores: Stores, broadcast_id: UUID, count: int) -> None:

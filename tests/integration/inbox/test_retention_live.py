@@ -1,9 +1,13 @@
 """Cleaning up an inbox that serves: what people see of it in lists and on streams, and what services are told."""
 
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+
 import grpc
 import pytest
 from wedsync.broadcast.v1 import common_pb2, events_pb2, inbox_pb2
 
+from shared.failpoints import armed
 from tests.integration.inbox.aging import age, rows_of
 from tests.integration.inbox.site import Site
 from tests.integration.inbox.watching import watching
@@ -62,6 +66,32 @@ async def test_open_streams_are_told_and_those_that_go_on_from_before(site: Site
         await clean_up(site)
         assert (await here.next("retracted")).broadcast_ids == [old]
         assert "direct" not in await rows_of(site.admin, old)
+        await site.restart()
+        async with watching(site, away, later.cursor) as resumed:
+            assert (await resumed.next("retracted")).broadcast_ids == [old]
+            assert (await resumed.next("unread_count")).unread_count == 0
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+async def test_what_expires_is_off_every_screen_however_soon_it_is_cleaned_up(
+    site: Site, is_told_first: bool
+) -> None:
+    """Old as it is, it could leave at once: before streams are told, or before one that was away comes back."""
+    person, away = site.people(2)
+    old = await site.send([person, away], expires_at=datetime.now(UTC) + timedelta(seconds=2))
+    await age(site.admin, 31, [old])
+    async with watching(site, person) as here, watching(site, away) as later:
+        await here.next("snapshot")
+        assert (await later.next("snapshot")).unread_count == 1
+        await later.stop()
+        with armed("inbox.time.before_commit=error") if not is_told_first else nullcontext():
+            await until_equal([], lambda: site.ids(person))
+            if not is_told_first:
+                await clean_up(site)
+                assert here.nothing()
+        assert (await here.next("retracted")).broadcast_ids == [old]
+        assert (await here.next("unread_count")).unread_count == 0
+        await clean_up(site)
         await site.restart()
         async with watching(site, away, later.cursor) as resumed:
             assert (await resumed.next("retracted")).broadcast_ids == [old]
