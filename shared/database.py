@@ -23,6 +23,7 @@ from shared.settings import SettingsError
 
 Row: TypeAlias = asyncpg.Record
 Value: TypeAlias = Any  # what a column holds is known to its query, not to the type checker
+_Connection: TypeAlias = asyncpg.Connection | PoolConnectionProxy
 _Result = TypeVar("_Result")
 
 RECIPIENT_SETTING: Final = "app.recipient"
@@ -62,7 +63,7 @@ class Queryable(Protocol):
 class Transaction:
     """Statements that take effect together. Made by `Database.transaction`; it ends with that block."""
 
-    def __init__(self, connection: PoolConnectionProxy) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
 
     async def fetch(self, query: str, *arguments: object) -> list[Row]:
@@ -202,17 +203,24 @@ async def connect(
     statement_timeout_s: float = 10.0,
     statement_cache_size: int = 200,
     session: Mapping[str, str] = MappingProxyType({}),
+    on_connect: Callable[[Queryable], Awaitable[None]] | None = None,
 ) -> Database:
-    """Open a pool, with `session` besides the usual settings.
+    """Open a pool, with `session` besides the usual settings. Nobody is given a connection that `on_connect` refuses.
 
     Raises DependencyUnavailable when Postgres cannot be reached, SettingsError for a URL of no use.
     """
+
+    async def prepare(connection: asyncpg.Connection) -> None:
+        await _set_codecs(connection)
+        if on_connect is not None:
+            await on_connect(Transaction(connection))
+
     with _outages(), _unusable(application_name):
         pool: asyncpg.Pool = await asyncpg.create_pool(
             url,
             min_size=min_size,
             max_size=max_size,
-            init=_set_codecs,
+            init=prepare,
             reset=_keep_session,
             timeout=_CONNECT_TIMEOUT_S,
             # Postgres cancels a statement first; the client's own limit is for a server that is no longer there.
@@ -245,7 +253,7 @@ async def _retry(work: Callable[[], Awaitable[_Result]], attempts: int) -> _Resu
 
 
 @contextmanager
-def _outages(connection: PoolConnectionProxy | None = None) -> Iterator[None]:
+def _outages(connection: _Connection | None = None) -> Iterator[None]:
     """Turn what a lost, refused or overloaded connection raises into DependencyUnavailable."""
     try:
         yield
@@ -271,7 +279,7 @@ def _unusable(application_name: str) -> Iterator[None]:
         raise SettingsError(f"The database URL of {application_name}: {error}") from error
 
 
-def _is_gone(connection: PoolConnectionProxy) -> bool:
+def _is_gone(connection: _Connection) -> bool:
     """Whether the connection was closed; the pool takes it away from its holder as soon as it notices."""
     try:
         return connection.is_closed()

@@ -29,6 +29,7 @@ from services.inbox.readership import Readership
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Leaving, own_cleaner
 from services.inbox.retractions import Retractions
+from services.inbox.served_log import ServedLog
 from services.inbox.servicer import RIGHTS, InboxServicer, Rooms, replays
 from services.inbox.store import SCHEMA, InboxStore
 from services.inbox.streams import InboxStreams
@@ -75,12 +76,19 @@ class Inbox:
 async def start(settings: Settings) -> Inbox:
     """Connect, build and serve."""
     clock, transport, token = SystemClock(), settings.server.transport, settings.token
+    served, redis = ServedLog(), OptionalRedis.open(settings.redis_url)
     verifier = await TokenVerifier.open(settings.auth)
     personal = await database.connect(
-        settings.database_url, application_name="inbox-api", max_size=settings.database_connections
+        settings.database_url,
+        application_name="inbox-api",
+        max_size=settings.database_connections,
+        on_connect=served.confirm,
     )
     worked = await database.connect(
-        settings.worker_database_url, application_name="inbox-worker", max_size=settings.worker_connections
+        settings.worker_database_url,
+        application_name="inbox-worker",
+        max_size=settings.worker_connections,
+        on_connect=served.confirm,
     )
     nats = await messaging.connect(settings.messaging)
     sender = open_channel("sender", settings.sender, transport, token, retried=[_ORDER, _ACCESS, _RECORD])
@@ -88,12 +96,11 @@ async def start(settings: Settings) -> Inbox:
     told, audience = SenderServiceStub(sender), AudienceServiceStub(preferences)
     store, waking = WorkStore(worked), Waking(nats)
     ordered_log, answers = OrderedLog(worked, SCHEMA), KeptAnswers(worked, SCHEMA)
-    log_identity, redis = await store.find_log_identity(), OptionalRedis.open(settings.redis_url)
 
     identities, texts = Identities(store, audience), Texts(store)
-    checkpoints, private = Checkpoints(redis, log_identity), PrivacyStore(worked)
+    checkpoints, private = Checkpoints(redis, served.identity), PrivacyStore(worked)
     inboxes = Inboxes(InboxStore(personal), checkpoints, texts, store)
-    changes, fanout = Changes(store, log_identity, clock), Fanout(settings.streams_per_person)
+    changes, fanout = Changes(store, served.identity, clock), Fanout(settings.streams_per_person)
     tail = Tail(ordered_log, changes, waking, most_behind=settings.most_behind)
     teams = Teams(store, audience, waking, tail)
     syncing, leaving = (
@@ -108,8 +115,10 @@ async def start(settings: Settings) -> Inbox:
         receipts=Receipts(store, answers, waking),
         arranging=Arranging(worked, inboxes, waking),
         readership=Readership(worked, store, told, audience),
-        streams=InboxStreams(syncing, fanout, log_identity, settings.streams),
-        connections=Connections(syncing, fanout, identities, verifier, log_identity, settings.streams, clock),
+        streams=InboxStreams(syncing, fanout, served.identity, settings.streams),
+        connections=Connections(
+            syncing, fanout, identities, verifier, served.identity, settings.streams, clock
+        ),
         teams=teams,
         retractions=Retractions(store, waking),
         erasing=Erasing(private, contents, checkpoints, waking, tail),
@@ -148,6 +157,7 @@ async def start(settings: Settings) -> Inbox:
                     syncing.deliver,
                 ),
             ),
+            ("served_log", served.watch(worked)),
             ("badges", syncing.tell_badges()),
             ("timing", Timing(worked, waking).run()),
             ("cleaner", rooms.cleaner.run()),

@@ -229,9 +229,8 @@ SELECT reader.number
 FROM find_readers($1, $2) AS reader (number);
 
 -- name: find_log_identity
--- Which log this is.
-SELECT log_identity.identity
-FROM log_identity;
+-- Which log this is, as things stand now.
+SELECT current_log_identity() AS identity;
 
 -- name: find_shown
 -- Which of these somebody's inbox shows; with the last three, which it still would after it was cleaned up.

@@ -263,11 +263,6 @@ class WorkStore:
         rows = await self._database.fetch(QUERIES["find_readers"], broadcast_id, _blocks(among))
         return Audience.of(row["number"] for row in rows) & among
 
-    async def find_log_identity(self) -> UUID:
-        """What tells this schema's log from any other."""
-        identity: UUID = await self._database.fetchval(QUERIES["find_log_identity"])
-        return identity
-
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
     """Rows as arrays, one a column."""

@@ -13,6 +13,7 @@ from services.inbox.arranging import Arranging
 from services.inbox.checkpoints import Checkpoints
 from services.inbox.domain import ArrivalKind, Chunk, Content, Merge
 from services.inbox.inboxes import Inboxes
+from services.inbox.served_log import find_log_identity
 from services.inbox.store import InboxStore
 from services.inbox.texts import Texts
 from services.inbox.waking import Waking
@@ -96,7 +97,7 @@ async def open_stores(suite: SuiteDatabase, redis: str) -> AsyncIterator[Stores]
     worked = await database.connect(suite.url("inbox", "worker"), application_name="test")
     admin = await asyncpg.connect(suite.admin_url)
     await admin.execute("SET search_path TO inbox")
-    log_identity = await WorkStore(worked).find_log_identity()
+    log_identity = await find_log_identity(worked)
     checkpoints = Checkpoints(OptionalRedis.open(redis), log_identity)
     try:
         work = WorkStore(worked)

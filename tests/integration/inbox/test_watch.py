@@ -4,7 +4,7 @@ import asyncio
 
 from services.inbox.domain import write_cursor
 from services.inbox.fanout import LIVE_STREAMS
-from services.inbox.work_store import WorkStore
+from services.inbox.served_log import find_log_identity
 from shared import database
 from tests.integration.inbox.site import ALERT, SILENT_ITEM, Site, end
 from tests.integration.inbox.watching import Watcher, watching
@@ -188,7 +188,7 @@ async def test_cursors_of_a_log_that_is_no_more_begin_anew(site: Site) -> None:
     amara = site.person()
     await site.send([amara])
     worked = await database.connect(site.database.url("inbox", "worker"), application_name="test")
-    identity = await WorkStore(worked).find_log_identity()
+    identity = await find_log_identity(worked)
     await worked.close()
     for cursor in (write_cursor(1, amara.user_id), write_cursor(2**62, identity)):
         async with watching(site, amara, cursor) as watcher:
