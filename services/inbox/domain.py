@@ -30,7 +30,15 @@ _SIGNS: Final = "".join(
 _WORD: Final = re.compile(rf"[\w{_SIGNS}]+")
 # Accents of Latin, Greek and Cyrillic letters, which people leave out when they search, and marks that show nothing.
 _ACCENTS: Final = re.compile("[\u0300-\u036f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
+# Scripts that set no spaces between words: Thai, Lao, Myanmar, Khmer, kana and Han. A migration has the same ranges.
+_UNSPACED: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff"
+    "\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_RUN: Final = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
+_IS_UNSPACED: Final = re.compile(f"[{_UNSPACED}]").match
 _NO_WORD: Final = "' '"
+_BEGINNING: Final = ":*"
 # A lexeme of Postgres is at most 2,046 bytes, and a character at most 4.
 _LONGEST_WORD: Final = 500
 POSITION_BYTES: Final = 8
@@ -179,8 +187,8 @@ class Filter:
         words = fold_words(self.search)
         if not words:
             return _NO_WORD if self.search.strip() else None
-        # Words have neither quotes nor backslashes in them, so this quoting is safe.
-        return " & ".join(f"'{word}'" for word in words) + ":*"
+        terms = [term for word in words for term in _terms_of(word)]
+        return " & ".join(terms).removesuffix(_BEGINNING) + _BEGINNING
 
     def fingerprint(self) -> bytes:
         """What tells this filter from any other."""
@@ -251,19 +259,35 @@ def fits_an_alert(members: Audience) -> bool:
 
 def fold_words(text: str) -> list[str]:
     """The words of a text as they are compared, whatever the language: without regard to case, accents or what stands
-    between.
+    between. Where a script sets no spaces, what stands without any is one.
     """
     if text.isascii():
         folded = text.lower()
     else:
         apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
         folded = unicodedata.normalize("NFKC", _ACCENTS.sub("", apart))
-    return [word[:_LONGEST_WORD] for word in _WORD.findall(folded)]
+    return [run for word in _WORD.findall(folded) for run in _RUN.findall(word)]
 
 
 def words_of(texts: Iterable[str]) -> list[str]:
-    """Each word of some texts once, sorted."""
-    return sorted({word for text in texts for word in fold_words(text)})
+    """What some texts are found by, each once, sorted: their words, or of runs without spaces every two characters."""
+    return sorted({part for text in texts for word in fold_words(text) for part in _parts_of(word)})
+
+
+def _parts_of(word: str) -> list[str]:
+    if not _IS_UNSPACED(word):
+        return [word[:_LONGEST_WORD]]
+    # The last character alone as well, so that each is the beginning of a part.
+    return [word[place : place + 2] for place in range(len(word))]
+
+
+def _terms_of(word: str) -> list[str]:
+    """The parts that a text with this word has, as terms of a tsquery."""
+    # Words have neither quotes nor backslashes in them, so this quoting is safe.
+    if len(word) == 1 and _IS_UNSPACED(word):
+        return [f"'{word}'{_BEGINNING}"]
+    parts = _parts_of(word)
+    return [f"'{part}'" for part in (parts[:-1] or parts)]
 
 
 def write_cursor(position: int, log_identity: UUID) -> str:

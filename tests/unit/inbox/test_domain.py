@@ -54,6 +54,7 @@ def test_a_position_that_no_log_can_reach_is_refused() -> None:
         ("Ίσως ΊΣΩΣ ισως", ["ισωσ", "ισωσ", "ισωσ"]),
         ("結婚式 wedding", ["結婚式", "wedding"]),
         ("결혼식 शादी งานแต่ง", ["결혼식", "शादी", "งานแต่ง"]),
+        ("venue雨天 6月", ["venue", "雨天", "6", "月"]),
         ("Zere\u00admonie \u200fמזל\u200f", ["zeremonie", "מזל"]),
     ],
 )
@@ -65,14 +66,27 @@ def test_words_are_folded(text: str, words: list[str]) -> None:
 @given(st.text())
 def test_folded_words_are_plain_and_short_enough(text: str) -> None:
     """No word could be taken for syntax, or is longer than an index takes."""
-    for word in fold_words(text):
+    for word in words_of([text, text * 100]):
         assert not set(word) & set("'\"\\&|!():*<> ")
         assert 0 < len(word.encode()) <= 2_000
 
 
 def test_a_text_is_indexed_by_each_word_once() -> None:
-    """In order."""
+    """In order; where no spaces are set, by each two characters, and the last alone."""
     assert words_of(("Rain or shine", "Shine, RAIN!")) == ["or", "rain", "shine"]
+    assert words_of(("雨天会場 会", "plan会場")) == ["plan", "会", "会場", "場", "天会", "雨天"]
+
+
+@given(st.text("会場雨天のケーงานa1 ", min_size=1), st.data())
+def test_what_stands_in_a_text_is_found_in_it(text: str, data: st.DataObject) -> None:
+    """Every part of a run without spaces asks for nothing that the text is not kept by."""
+    run = data.draw(st.sampled_from([*fold_words(text), "雨天会場"]))
+    start = data.draw(st.integers(0, len(run) - 1)) if not run.isascii() else 0
+    search = run[start : data.draw(st.integers(start + 1, len(run)))]
+    kept = words_of([text, "雨天会場"])
+    for term in (Filter(search=search).query or "").split(" & "):
+        part, is_beginning = term.removesuffix(":*").strip("'"), term.endswith(":*")
+        assert part in kept or (is_beginning and any(word.startswith(part) for word in kept))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +99,10 @@ def test_a_text_is_indexed_by_each_word_once() -> None:
         ("Rain", "'rain':*"),
         ("rain Plan B", "'rain' & 'plan' & 'b':*"),
         ("a'b", "'a' & 'b':*"),
+        ("时间", "'时间':*"),
+        ("时间变 rain", "'时间' & '间变' & 'rain':*"),
+        ("6月 rain", "'6' & '月':* & 'rain':*"),
+        ("雨", "'雨':*"),
     ],
 )
 def test_a_search_wants_all_words_and_the_beginning_of_the_last(search: str, query: str | None) -> None:

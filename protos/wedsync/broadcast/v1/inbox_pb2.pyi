@@ -148,8 +148,9 @@ class ListInboxItemsRequest(_message.Message):
     """type is a broadcast type such as "timeline.changed", or a prefix that ends with a dot such as "wedding."."""
     search: _builtins.str
     """search has words that must all stand in the title or the message, up to 200 characters; the last may be the
-    beginning of one. Neither case nor accents matter, in any language. Without a word in it, it finds nothing; blank, it
-    filters nothing.
+    beginning of one. Neither case nor accents matter, in any language. In scripts that set no spaces between words (Han,
+    kana, Thai, Lao, Khmer, Myanmar) what is looked for may stand anywhere: every two of its characters that are side by
+    side must be so in the text as well. Without a word in it, it finds nothing; blank, it filters nothing.
     """
     wedding_id: _builtins.str
     """wedding_id leaves out what is not about this wedding (UUID, not the nil UUID, which is no wedding's), and everything
