@@ -1,6 +1,6 @@
 """Owns the directory's entries: people and weddings, what may be written of them, and who may see whom."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -142,12 +142,12 @@ def require_admin_right(
             raise PermissionDenied("Giving or taking the admin role needs the scope directory.admin.")
 
 
-def require_known(user_ids: Sequence[UUID], numbers: Mapping[UUID, int]) -> None:
-    """Raise InvalidField that names every user whom the directory does not know."""
+def require_known(user_ids: Sequence[UUID], known: Container[UUID]) -> None:
+    """Raise InvalidField that names every user who is not among the `known`."""
     violations = [
         FieldViolation(f"user_ids[{position}]", "is not known to the directory")
         for position, user_id in enumerate(user_ids)
-        if user_id not in numbers
+        if user_id not in known
     ]
     if violations:
         raise InvalidField(violations=violations)

@@ -219,6 +219,12 @@ SELECT user_id, role
 FROM recipients
 WHERE user_id = ANY($1::uuid[]);
 
+-- name: find_erased
+-- Who of these was erased. Whoever feeds the directory may name them for ever, and must not be refused for it.
+SELECT named.user_id
+FROM unnest($1::uuid[]) AS named (user_id)
+WHERE EXISTS (SELECT FROM erased_users WHERE erased_users.user_hash = user_hash(named.user_id));
+
 -- name: upsert_recipients
 -- Adds who is new and alters who is different, in the order given. The erased are not brought back.
 WITH given AS (

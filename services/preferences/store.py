@@ -204,13 +204,15 @@ class DirectoryStore:
     async def upsert_people(
         self, transaction: Transaction, actor: str, people: Sequence[Person], *, may_change_admins: bool
     ) -> PeopleWritten:
-        """Add or alter people, all or none. Raises PermissionDenied."""
+        """Add or alter people, all or none; nothing that is said of the erased counts. Raises PermissionDenied."""
         await self.take_turn(transaction, actor)
         user_ids = [person.user_id for person in people]
-        roles = await transaction.fetch(_QUERIES["find_roles"], user_ids)
+        found = await transaction.fetch(_QUERIES["find_roles"], user_ids)
+        roles = {row["user_id"]: row["role"] for row in found}
+        erased = await _find_erased(transaction, set(user_ids) - roles.keys())
         require_admin_right(
-            people,
-            {row["user_id"]: row["role"] for row in roles},
+            (person for person in people if person.user_id not in erased),
+            roles,
             may_change_admins=may_change_admins,
         )
         rows = await transaction.fetch(_QUERIES["upsert_recipients"], *_columns(people))
@@ -233,16 +235,17 @@ class DirectoryStore:
     async def set_team(
         self, transaction: Transaction, actor: str, wedding_id: UUID, user_ids: Sequence[UUID]
     ) -> TeamWritten:
-        """Make these users a wedding's whole team, and have the inbox told when that changes it.
+        """Make these users a wedding's whole team but for the erased, and have the inbox told when that changes it.
 
-        Raises NotFound for the wedding, InvalidField for users whom the directory does not know.
+        Raises NotFound for the wedding, InvalidField for users whom the directory has never known.
         """
         await self.take_turn(transaction, actor)
         version = await transaction.fetchval(_QUERIES["find_team_version"], wedding_id)
         if version is None:
             raise NotFound("There is no such wedding.")
         numbers = await _find_numbers(transaction, user_ids)
-        require_known(user_ids, numbers)
+        erased = await _find_erased(transaction, set(user_ids) - numbers.keys())
+        require_known(user_ids, numbers.keys() | erased)
         row = await transaction.fetchrow(_QUERIES["replace_team"], wedding_id, sorted(numbers.values()))
         added, removed = (row["added"], row["removed"]) if row is not None else (0, 0)
         if added or removed or version == 0:
@@ -297,6 +300,13 @@ def _team_key(wedding_id: UUID, version: int) -> str:
 async def _find_numbers(database: Queryable, user_ids: Collection[UUID]) -> dict[UUID, int]:
     rows = await database.fetch(_QUERIES["find_numbers"], list(user_ids))
     return {row["user_id"]: row["number"] for row in rows}
+
+
+async def _find_erased(database: Queryable, user_ids: Collection[UUID]) -> set[UUID]:
+    """Those of these users, whom the directory does not know, whom it knew until they were erased."""
+    if not user_ids:
+        return set()
+    return {row["user_id"] for row in await database.fetch(_QUERIES["find_erased"], list(user_ids))}
 
 
 def _columns(entries: Iterable[Person] | Iterable[WeddingDetails]) -> list[list[object]]:

@@ -200,13 +200,38 @@ async def test_an_upsert_does_not_bring_them_back(site: Site) -> None:
     assert await rows_of(site, "recipients", user_id=person.user_id) == 0
 
 
-async def test_a_team_cannot_name_them(site: Site) -> None:
-    """They are as unknown to it as anybody."""
-    person = await site.someone()
-    wedding_id = await site.wedding()
-    await erase(site, person)
-    refused = await refusal_of(site.set_team(wedding_id, person))
-    assert (refused.code, refused.fields) == (Code.INVALID_ARGUMENT, ("user_ids[0]",))
+async def test_a_feed_that_still_has_them_as_an_admin_goes_on(site: Site) -> None:
+    """Without the right to give that role: they get none, and the others of the call are written."""
+    admin, other = await site.someone(role="admin"), a_person()
+    await erase(site, admin)
+    people = directory_pb2.UpsertRecipientsRequest(recipients=[admin.entry, other])
+    answer = await site.directory.UpsertRecipients(people, metadata=site.service("directory.write"))
+    assert (answer.numbers[0], answer.numbers[1] > 0, answer.created) == (0, True, 1)
+    people.recipients.append(a_person(role="admin"))
+    refused = await refusal_of(
+        site.directory.UpsertRecipients(people, metadata=site.service("directory.write"))
+    )
+    assert refused.code is Code.PERMISSION_DENIED
+
+
+async def test_a_team_list_that_still_names_them_takes_others_off(site: Site) -> None:
+    """They are left out of it, and somebody else who is no longer named stops seeing the wedding."""
+    gone, leaving, staying = await site.someone(), await site.someone(), await site.someone()
+    wedding_id = await site.wedding(gone, leaving, staying)
+    await erase(site, gone)
+    answer = await site.set_team(wedding_id, gone, staying)
+    assert (answer.added, answer.removed, answer.inbox_applied) == (0, 1, True)
+    assert site.inbox.teams[wedding_id].members == {staying.number}
+
+
+async def test_a_team_list_with_somebody_never_known_is_refused_by_their_name_alone(site: Site) -> None:
+    """Who was erased stands before them in the list, and is not what is wrong with it."""
+    gone, staying = await site.someone(), await site.someone()
+    wedding_id = await site.wedding(gone, staying)
+    await erase(site, gone)
+    stranger = Someone(str(uuid4()), 0, a_person())
+    refused = await refusal_of(site.set_team(wedding_id, gone, stranger))
+    assert (refused.code, refused.fields) == (Code.INVALID_ARGUMENT, ("user_ids[1]",))
 
 
 async def test_the_audit_log_names_who_was_erased_and_by_whom(site: Site) -> None:

@@ -32,6 +32,7 @@ GROWING: Final = (
     "outbox",
     "requests",
     "segments",
+    "erased_users",
 )
 # Everybody has edited their settings, and is on the team of a few weddings.
 FILL: Final = f"""
@@ -60,6 +61,7 @@ FILL: Final = f"""
         'somebody', 'UpdatePreferences', user_id, decode(repeat('00', 32), 'hex'), true,
         now() - number * interval '20 seconds'
     FROM recipients;
+    INSERT INTO erased_users SELECT user_hash(gen_random_uuid()) FROM recipients;
     INSERT INTO segments (name, roles, user_count_time)
     SELECT 'Segment ' || number, '{{venue}}', now() FROM generate_series(1, {SEGMENTS}) AS number
 """  # noqa: S608
@@ -120,6 +122,7 @@ async def test_what_the_log_names_is_read_by_its_key(town: Filled, somebody: Som
     for query, named, most in (
         ("find_numbers", somebody.user_id, 1),
         ("find_roles", somebody.user_id, 1),
+        ("find_erased", somebody.user_id, 0),
         ("find_people", somebody.number, 3),
         ("find_weddings", somebody.wedding_id, 1 + TEAM),
         ("find_filters", somebody.wedding_id, TEAM),

@@ -364,7 +364,9 @@ class SetWeddingTeamRequest(_message.Message):
     """wedding_id is a UUID."""
     @_builtins.property
     def user_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """user_ids are everyone on the team, at most 1,000 UUIDs; empty clears it."""
+        """user_ids are everyone on the team, at most 1,000 UUIDs; empty clears it. Those of people who were erased count for
+        nothing, so a list that still names them takes the others on and off the team as ever.
+        """
 
     def __init__(
         self,

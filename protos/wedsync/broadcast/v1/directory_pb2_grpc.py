@@ -115,7 +115,8 @@ class DirectoryServiceServicer:
 
     def UpsertRecipients(self, request, context):
         """UpsertRecipients adds or replaces 1-1,000 people, all or none. Errors: INVALID_ARGUMENT naming each broken entry
-        (such as recipients[3].time_zone), PERMISSION_DENIED (the admin role is given or taken without directory.admin).
+        (such as recipients[3].time_zone), PERMISSION_DENIED (the admin role is given or taken without directory.admin). One
+        who was erased is passed over whatever their entry says, so a feed that still names them goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +138,7 @@ class DirectoryServiceServicer:
 
     def SetWeddingTeam(self, request, context):
         """SetWeddingTeam replaces a wedding's team. Those who leave lose its items at once, everywhere. Errors: NOT_FOUND
-        (wedding), INVALID_ARGUMENT naming each unknown user id.
+        (wedding), INVALID_ARGUMENT naming each unknown user id. One who was erased is not unknown: they are left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

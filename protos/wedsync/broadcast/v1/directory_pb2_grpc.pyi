@@ -19,7 +19,8 @@ class DirectoryServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     UpsertRecipients: _aio.UnaryUnaryMultiCallable[_directory_pb2.UpsertRecipientsRequest, _directory_pb2.UpsertRecipientsResponse]
     """UpsertRecipients adds or replaces 1-1,000 people, all or none. Errors: INVALID_ARGUMENT naming each broken entry
-    (such as recipients[3].time_zone), PERMISSION_DENIED (the admin role is given or taken without directory.admin).
+    (such as recipients[3].time_zone), PERMISSION_DENIED (the admin role is given or taken without directory.admin). One
+    who was erased is passed over whatever their entry says, so a feed that still names them goes on.
     """
     GetRecipient: _aio.UnaryUnaryMultiCallable[_directory_pb2.GetRecipientRequest, _directory_pb2.GetRecipientResponse]
     """GetRecipient gives one person. Errors: NOT_FOUND when unknown, or not the caller's to see."""
@@ -27,7 +28,7 @@ class DirectoryServiceStub:
     """UpsertWeddings adds or replaces 1-1,000 weddings, all or none; teams stay as they are. Errors: INVALID_ARGUMENT."""
     SetWeddingTeam: _aio.UnaryUnaryMultiCallable[_directory_pb2.SetWeddingTeamRequest, _directory_pb2.SetWeddingTeamResponse]
     """SetWeddingTeam replaces a wedding's team. Those who leave lose its items at once, everywhere. Errors: NOT_FOUND
-    (wedding), INVALID_ARGUMENT naming each unknown user id.
+    (wedding), INVALID_ARGUMENT naming each unknown user id. One who was erased is not unknown: they are left out.
     """
     RegisterPushSubscription: _aio.UnaryUnaryMultiCallable[_directory_pb2.RegisterPushSubscriptionRequest, _directory_pb2.RegisterPushSubscriptionResponse]
     """RegisterPushSubscription adds a device. Not served yet."""
@@ -79,7 +80,8 @@ class DirectoryServiceServicer:
         context: _aio.ServicerContext[_directory_pb2.UpsertRecipientsRequest, _abc.Awaitable[_directory_pb2.UpsertRecipientsResponse]],
     ) -> _abc.Awaitable[_directory_pb2.UpsertRecipientsResponse]:
         """UpsertRecipients adds or replaces 1-1,000 people, all or none. Errors: INVALID_ARGUMENT naming each broken entry
-        (such as recipients[3].time_zone), PERMISSION_DENIED (the admin role is given or taken without directory.admin).
+        (such as recipients[3].time_zone), PERMISSION_DENIED (the admin role is given or taken without directory.admin). One
+        who was erased is passed over whatever their entry says, so a feed that still names them goes on.
         """
 
     def GetRecipient(
@@ -102,7 +104,7 @@ class DirectoryServiceServicer:
         context: _aio.ServicerContext[_directory_pb2.SetWeddingTeamRequest, _abc.Awaitable[_directory_pb2.SetWeddingTeamResponse]],
     ) -> _abc.Awaitable[_directory_pb2.SetWeddingTeamResponse]:
         """SetWeddingTeam replaces a wedding's team. Those who leave lose its items at once, everywhere. Errors: NOT_FOUND
-        (wedding), INVALID_ARGUMENT naming each unknown user id.
+        (wedding), INVALID_ARGUMENT naming each unknown user id. One who was erased is not unknown: they are left out.
         """
 
     def RegisterPushSubscription(
