@@ -103,6 +103,18 @@ class Outbox:
             )
         )
 
+    async def add_many(self, transaction: Queryable, entries: Sequence[OutboxEntry]) -> None:
+        """Add rows in the caller's transaction, in one statement; a key that is there breaks `outbox_key_once`."""
+        await transaction.execute(
+            self._queries["add_many"],
+            [entry.key for entry in entries],
+            [entry.subject for entry in entries],
+            [entry.payload for entry in entries],
+            [entry.due_at for entry in entries],
+            [entry.rank for entry in entries],
+            [entry.settle for entry in entries],
+        )
+
     async def settle(self, transaction: Queryable, key: str) -> bool:
         """What the row asked for has happened; False when there is no such row, or it has ended before."""
         return bool(await transaction.fetchval(self._queries["settle"], key))

@@ -45,13 +45,14 @@ class ErasureStore:
         if number is None:
             raise NotFound("There is no such recipient, or it is not yours to see.")
         await transaction.execute(_QUERIES["take_turn_of_person"], number)
-        left = await transaction.fetch(_QUERIES["leave_teams"], number)
+        left = [row["wedding_id"] for row in await transaction.fetch(_QUERIES["leave_teams"], number)]
         erased = await transaction.fetchrow(_QUERIES["erase_recipient"], number, services)
         if erased is None:
             raise LookupError("erase_recipient answers exactly one row")
-        for row in left:
-            await self._directory.tell_team(transaction, row["wedding_id"])
         entries: list[Entry] = [recipients_changed([number])]
+        if left:
+            await self._directory.raise_teams(transaction, left)
+            entries.append(weddings_changed(ChangeKind.TEAM, left))
         if erased["filtered"]:
             entries.append(weddings_changed(ChangeKind.FILTERS, erased["filtered"]))
         await self._directory.append(transaction, entries)

@@ -353,12 +353,12 @@ WITH removed AS (
 )
 SELECT (SELECT count(*) FROM added) AS added, (SELECT count(*) FROM removed) AS removed;
 
--- name: raise_team_version
+-- name: raise_team_versions
 -- What tells the inbox which of two teams is the later one.
 UPDATE weddings
 SET team_version = team_version + 1, update_time = now()
-WHERE wedding_id = $1
-RETURNING team_version;
+WHERE wedding_id = ANY($1::uuid[])
+RETURNING wedding_id, team_version;
 
 -- name: list_audit_events
 -- What the sender has not been told yet, in order.

@@ -1,6 +1,6 @@
 """Owns the preferences service's tables: one method a query, or a few that take effect together."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -249,7 +249,8 @@ class DirectoryStore:
         row = await transaction.fetchrow(_QUERIES["replace_team"], wedding_id, sorted(numbers.values()))
         added, removed = (row["added"], row["removed"]) if row is not None else (0, 0)
         if added or removed or version == 0:
-            version = await self.tell_team(transaction, wedding_id)
+            version = (await self.raise_teams(transaction, [wedding_id]))[wedding_id]
+            await self.append(transaction, [weddings_changed(ChangeKind.TEAM, [wedding_id])])
         return TeamWritten(version, added, removed)
 
     async def find_team(self, wedding_id: UUID) -> Team:
@@ -273,24 +274,32 @@ class DirectoryStore:
         """Let nobody else change the directory until the transaction ends."""
         await transaction.execute(_QUERIES["take_directory_turn"], actor)
 
-    async def tell_team(self, transaction: Transaction, wedding_id: UUID) -> int:
-        """Raise the version of a team that has changed, and tell everybody who follows; the version."""
-        version = int(await transaction.fetchval(_QUERIES["raise_team_version"], wedding_id))
-        payload = DirectoryChanged(wedding_id=str(wedding_id), team_version=version).SerializeToString()
-        entry = OutboxEntry(
-            subjects.DIRECTORY_CHANGED,
-            payload,
-            _TEAM_RANK,
-            key=_team_key(wedding_id, version),
-            settle="report",
-        )
-        await self._outbox.add(transaction, entry)
-        await self.append(transaction, [weddings_changed(ChangeKind.TEAM, [wedding_id])])
-        return version
+    async def raise_teams(
+        self, transaction: Transaction, wedding_ids: Collection[UUID]
+    ) -> Mapping[UUID, int]:
+        """Raise the versions of teams that have changed, and tell everybody who follows; the versions.
+
+        The log, which is last, is left to the caller.
+        """
+        rows = await transaction.fetch(_QUERIES["raise_team_versions"], list(wedding_ids))
+        versions = {row["wedding_id"]: int(row["team_version"]) for row in rows}
+        await self._outbox.add_many(transaction, [_team_told(*each) for each in versions.items()])
+        return versions
 
     async def append(self, transaction: Transaction, entries: Sequence[Entry]) -> int:
         """Add to the log, last in the transaction; where it ends, also when there is nothing to add."""
         return await self._log.append_many(transaction, entries)
+
+
+def _team_told(wedding_id: UUID, version: int) -> OutboxEntry:
+    payload = DirectoryChanged(wedding_id=str(wedding_id), team_version=version).SerializeToString()
+    return OutboxEntry(
+        subjects.DIRECTORY_CHANGED,
+        payload,
+        _TEAM_RANK,
+        key=_team_key(wedding_id, version),
+        settle="report",
+    )
 
 
 def _team_key(wedding_id: UUID, version: int) -> str:

@@ -95,6 +95,12 @@ SELECT extract(epoch FROM least(
 -- In the transaction that decided it, so that it is published exactly when the decision stands.
 SELECT {schema}.outbox_add($1, $2, $3, $4, $5, $6) AS id;
 
+-- name: add_many
+-- Several at once, for whoever would keep others waiting with a round trip for each.
+SELECT {schema}.outbox_add(entry.key, entry.subject, entry.payload, entry.due_at, entry.rank, entry.settle) AS id
+FROM unnest($1::text[], $2::text[], $3::bytea[], $4::timestamptz[], $5::integer[], $6::text[])
+    AS entry (key, subject, payload, due_at, rank, settle);
+
 -- name: settle
 -- The result is there, so the row is not published again.
 SELECT {schema}.outbox_settle($1) AS found;

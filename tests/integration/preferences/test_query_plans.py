@@ -182,7 +182,7 @@ async def test_the_directory_is_written_by_key(town: Filled, somebody: Somebody)
         ("upsert_recipients", [somebody.user_id, uuid4()], *pair),
         ("find_team_version", somebody.wedding_id),
         ("replace_team", somebody.wedding_id, [1, 2, 3]),
-        ("raise_team_version", somebody.wedding_id),
+        ("raise_team_versions", [somebody.wedding_id]),
     ):
         assert_only_by_index(await town.plans("worker", QUERIES[query], *arguments), *GROWING)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -34,6 +35,23 @@ async def test_a_row_without_a_key_goes_by_its_id(
     row_id = await outbox.add(database, OutboxEntry("test.slow", b"", rank=0))
     await OutboxRelay(database, "post", messaging).relay_due()
     assert await site.contents() == [("test.slow", b"", f"{row_id}:1")]
+
+
+async def test_rows_that_are_added_together_are_as_those_added_one_by_one(
+    site: NatsSite, database: Database, outbox: Outbox, messaging: Messaging
+) -> None:
+    """Each with its own subject, payload, key and time; one that is not due yet waits."""
+    later = SystemClock().now() + timedelta(hours=1)
+    entries = [
+        OutboxEntry("test.fast", b"x", rank=0, key="a"),
+        OutboxEntry("test.slow", b"y", rank=3, key="b", settle="report"),
+        OutboxEntry("test.fast", b"z", rank=0, key="c", due_at=later),
+    ]
+    await outbox.add_many(database, entries)
+    assert await OutboxRelay(database, "post", messaging).relay_due() == 2
+    assert sorted(await site.contents()) == [("test.fast", b"x", "a:1"), ("test.slow", b"y", "b:1")]
+    states = {key: (await state_of(database, key))[0] for key in ("a", "b", "c")}
+    assert states == {"a": "done", "b": "published", "c": "pending"}
 
 
 async def test_the_message_can_carry_its_epoch(
