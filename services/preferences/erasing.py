@@ -76,17 +76,24 @@ class ErasureFollower(Rounds):
 
     @override
     async def look(self) -> None:
-        """Tell of all that is due; a service that cannot be reached is left alone until the next round."""
-        away: set[str] = set()
-        for erasure in await self._store.due():
-            if erasure.service not in away and not await self._tell(erasure, _FOLLOWER_WAITS_S):
-                away.add(erasure.service)
+        """Tell each service of all that is due, beside the others: none waits for one that is away or slow."""
+        told = (self._tell_of_all_due(service) for service in self._removals.services)
+        for outcome in await asyncio.gather(*told, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def tell_of(self, user_id: UUID) -> list[str]:
         """Tell all that have not confirmed yet that somebody is gone; those that still have not."""
         unconfirmed = await self._store.unconfirmed(user_id)
         confirmed = await asyncio.gather(*(self._tell(each, _CALLER_WAITS_S) for each in unconfirmed))
         return [each.service for each, done in zip(unconfirmed, confirmed, strict=True) if not done]
+
+    async def _tell_of_all_due(self, service: str) -> None:
+        """A service that cannot be reached is left alone until the next round."""
+        while (due := await self._store.due(service)) and not self._ended.is_set():
+            for erasure in due:
+                if not await self._tell(erasure, _FOLLOWER_WAITS_S):
+                    return
 
     async def _tell(self, erasure: Erasure, timeout_s: float) -> bool:
         try:

@@ -63,9 +63,10 @@ class ErasureStore:
         """Remove what somebody was answered, but for their erasure itself."""
         await self._database.execute(_QUERIES["forget_answers_of"], str(user_id))
 
-    async def due(self) -> list[Erasure]:
-        """The next that are to be told, those that have waited longest first."""
-        return [_erasure(row) for row in await self._database.fetch(_QUERIES["list_due_erasures"], _AT_ONCE)]
+    async def due(self, service: str) -> list[Erasure]:
+        """The next that a service is to be told of, those that have waited longest first."""
+        rows = await self._database.fetch(_QUERIES["list_due_erasures"], service, _AT_ONCE)
+        return [_erasure(row) for row in rows]
 
     async def unconfirmed(self, user_id: UUID) -> list[Erasure]:
         """Those that have not confirmed yet that this person is gone."""
@@ -77,7 +78,7 @@ class ErasureStore:
         await self._database.execute(_QUERIES["confirm_erasure"], erasure.number, erasure.service, repeat_s)
 
     async def postpone(self, erasure: Erasure, retry_s: float) -> None:
-        """It is not done: to be told again after `retry_s`."""
+        """It is not done: to be told again after `retry_s`, unless by now that is to be later."""
         await self._database.execute(_QUERIES["postpone_erasure"], erasure.number, erasure.service, retry_s)
 
 

@@ -398,12 +398,12 @@ DELETE FROM requests
 WHERE caller = $1 AND method <> 'EraseRecipient';
 
 -- name: list_due_erasures
--- Who is to be told next, oldest first.
+-- Of whom a service is to be told next, oldest first.
 SELECT number, user_id, service
 FROM erasures
-WHERE due_at <= now()
+WHERE service = $1 AND due_at <= now()
 ORDER BY due_at
-LIMIT $1;
+LIMIT $2;
 
 -- name: list_first_erasures
 -- Who has not confirmed yet that a person is gone.
@@ -425,9 +425,9 @@ WITH over AS (
 SELECT;
 
 -- name: postpone_erasure
--- The service could not be reached, or failed.
+-- The service could not be reached, or failed. Whoever says so late does not undo what another has said meanwhile.
 UPDATE erasures
-SET due_at = now() + make_interval(secs => $3::float8)
+SET due_at = greatest(due_at, now() + make_interval(secs => $3::float8))
 WHERE number = $1 AND service = $2;
 
 -- name: list_audit_events_about

@@ -33,6 +33,7 @@ GROWING: Final = (
     "requests",
     "segments",
     "erased_users",
+    "erasures",
 )
 # Everybody has edited their settings, and is on the team of a few weddings.
 FILL: Final = f"""
@@ -62,6 +63,8 @@ FILL: Final = f"""
         now() - number * interval '20 seconds'
     FROM recipients;
     INSERT INTO erased_users SELECT user_hash(gen_random_uuid()) FROM recipients;
+    INSERT INTO erasures (number, user_id, service, due_at)
+    SELECT number, gen_random_uuid(), 'inbox', now() FROM recipients;
     INSERT INTO segments (name, roles, user_count_time)
     SELECT 'Segment ' || number, '{{venue}}', now() FROM generate_series(1, {SEGMENTS}) AS number
 """  # noqa: S608
@@ -192,6 +195,14 @@ async def test_unsettled_teams_are_found_among_themselves(town: Filled) -> None:
     found = await town.plans("worker", QUERIES["find_unsettled_teams"], 5.0)
     assert_only_by_index(found, *GROWING, partial=["outbox_pending", "outbox_leased"])
     assert rows_read(found, "outbox") == 0
+
+
+async def test_who_is_to_be_told_of_erasures_is_found_by_service(town: Filled) -> None:
+    """However many wait for another one."""
+    for service, most in (("inbox", 100), ("sender", 0)):
+        found = await town.plans("worker", QUERIES["list_due_erasures"], service, 100)
+        assert_only_by_index(found, *GROWING)
+        assert rows_read(found, "erasures") <= most, service
 
 
 async def test_segments_are_read_by_key_and_listed_by_name(town: Filled) -> None:
