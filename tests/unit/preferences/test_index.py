@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,13 @@ from services.preferences.weddings import WeddingEntry, unpack
 from shared.audience import Audience
 
 FIRST, SECOND, ABSENT = UUID(int=1), UUID(int=2), UUID(int=3)
+MUTED = (
+    (),
+    ("trial.ending",),
+    ("form.locked",),
+    ("trial.ending", "form.locked"),
+    ("form.locked", "tier.upgraded"),
+)
 QUIET = (
     None,
     QuietWindow("Europe/Vienna", 21 * 60, 9 * 60),
@@ -106,7 +114,7 @@ people = st.dictionaries(
         is_erased=st.sampled_from([False, False, True]),
         categories=st.frozensets(st.sampled_from(Category)),
         critical_only=st.booleans(),
-        muted_types=st.sampled_from([(), ("trial.ending",), ("trial.ending", "form.locked")]),
+        muted_types=st.sampled_from(MUTED),
         channels=st.frozensets(st.sampled_from(Channel)),
         window=st.sampled_from(QUIET),
     ),
@@ -145,6 +153,55 @@ def test_the_sleeping_are_those_inside_their_last_window(
             assert {number: end for end, members in asleep for number in members.to_list()} == {
                 number: end for number, end in ends.items() if end
             }
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Audience]:
+    """The sets that were looked into."""
+    sets: list[Audience] = []
+    isdisjoint, contains = Audience.isdisjoint, Audience.__contains__
+
+    def counted_isdisjoint(self: Audience, other: Audience) -> bool:
+        sets.append(self)
+        return isdisjoint(self, other)
+
+    def counted_contains(self: Audience, number: object) -> bool:
+        sets.append(self)
+        return contains(self, number)
+
+    monkeypatch.setattr(Audience, "isdisjoint", counted_isdisjoint)
+    monkeypatch.setattr(Audience, "__contains__", counted_contains)
+    return sets
+
+
+def test_what_few_invent_is_not_looked_at_for_others(looked_at: list[Audience]) -> None:
+    """Thirty people mute a hundred types each that nobody else has heard of: neither a change nor a role is slower."""
+    index = SetIndex(0)
+    inventors = {
+        number: Person(muted_types=tuple(f"invented.by_{number}_{place}" for place in range(100)))
+        for number in range(1, 31)
+    }
+    replace_people(index, Audience(), sorted_people({**inventors, 31: Person(role="couple")}))
+    looked_at.clear()
+    replace_people(index, Audience.of([31]), sorted_people({31: Person(role="admin")}))
+    assert index.role_of(31) == "admin"
+    assert len(looked_at) < 100
+
+
+def test_what_nobody_mutes_any_more_is_forgotten(looked_at: list[Audience]) -> None:
+    """Whoever takes back what they had set leaves nothing behind that later changes would look at."""
+    index, ordinary = SetIndex(0), sorted_people({1: Person()})
+    changed, seen = Audience.of([1]), []
+    replace_people(index, Audience(), sorted_people({1: Person(), 2: Person()}))
+    muting = Person(muted_types=("invented.by_one", "trial.ending"), window=QUIET[1])
+    for groups in (ordinary, sorted_people({1: muting}), ordinary, ordinary):
+        looked_at.clear()
+        replace_people(index, changed, groups)
+        seen.append(len(looked_at))
+        assert index.having(FacetKind.TYPE_MUTED, "invented.by_one") == Audience.of(
+            [1] if groups is not ordinary else []
+        )
+    assert seen[3] == seen[0]
 
 
 def test_a_change_is_seen_when_it_is_whole() -> None:
