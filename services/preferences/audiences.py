@@ -288,7 +288,7 @@ def _affected(
     """Those of `members` whose outcome may be another than at `since`."""
     if question.rules.wedding_id in changes.redated:
         return members
-    changed = changes.recipients | changed_by_time(question.rules, view, since, now)
+    changed = changes.recipients | changed_by_time(question.rules, members, view, since, now)
     if not changes.weddings.isdisjoint(question.wall):
         # Who has left one of several teams may be left with those that they have muted.
         changed |= view.wedding_muted

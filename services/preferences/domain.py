@@ -1,14 +1,14 @@
 """Owns who gets what, on which channel and when: the one decision, made about sets of recipients at once."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Final
 from uuid import UUID
 
-from services.preferences.quiet_hours import QuietWindow, local_midnight, quiet_until
+from services.preferences.quiet_hours import local_midnight
+from services.preferences.quiet_people import Asleep, QuietPeople
 from shared.audience import Audience
 
 NOBODY: Final = Audience()
@@ -109,54 +109,6 @@ class WeddingChannels:
     chosen: Mapping[Channel, Audience] = field(default_factory=dict)
 
 
-class QuietPeople:
-    """Who has which quiet window; nobody has two."""
-
-    def __init__(self, windows: Iterable[tuple[QuietWindow, Audience]] = ()) -> None:
-        """Each window with those who have it."""
-        self._windows = tuple(windows)
-        self._asleep: tuple[datetime, tuple[tuple[datetime, Audience], ...]] | None = None
-
-    def replaced(
-        self,
-        windows: Iterable[tuple[QuietWindow, Audience]],
-        changed: Audience,
-        theirs: Iterable[tuple[QuietWindow, Audience]],
-    ) -> "QuietPeople":
-        """With other `windows`, which differ in those who have `changed` alone: they have `theirs` now.
-
-        Who is asleep follows from who was and those few: to find it out for everybody after each change would cost
-        what everybody does.
-        """
-        people = QuietPeople(windows)
-        if self._asleep is not None:
-            minute, asleep = self._asleep
-            others = ((end, _without(sleepers, changed)) for end, sleepers in asleep)
-            ends = ((quiet_until(window, minute), sleepers) for window, sleepers in theirs)
-            people._asleep = minute, _by_end((*others, *ends))
-        return people
-
-    def asleep(self, now: datetime) -> tuple[tuple[datetime, Audience], ...]:
-        """Those inside their window at `now`, by the moment at which it ends, soonest first."""
-        minute = _minute(now)
-        if self._asleep is None or self._asleep[0] != minute:
-            ends = ((quiet_until(window, minute), sleepers) for window, sleepers in self._windows)
-            self._asleep = minute, _by_end(ends)
-        return self._asleep[1]
-
-    def differing(self, before: datetime | None, after: datetime | None) -> Audience:
-        """Those for whom `before` and `after` differ; None is a moment at which windows do not count."""
-        before, after = before and _minute(before), after and _minute(after)
-        if before == after:
-            return NOBODY
-        return Audience.union_of(
-            sleepers
-            for window, sleepers in self._windows
-            if (quiet_until(window, before) if before else None)
-            != (quiet_until(window, after) if after else None)
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class View:
     """The directory as one decision sees it. Settings are those in effect: edited ones, else the preset of the role.
@@ -214,14 +166,14 @@ def outsiders(members: Audience, view: View) -> Audience:
     return Audience.union_of(members & barred for _, barred in _outside(members, view))
 
 
-def changed_by_time(rules: Rules, view: View, since: datetime, now: datetime) -> Audience:
-    """Those whose quiet hours treat the broadcast otherwise at `now` than at `since`."""
+def changed_by_time(rules: Rules, members: Audience, view: View, since: datetime, now: datetime) -> Audience:
+    """Those of `members` whose quiet hours treat the broadcast otherwise at `now` than at `since`."""
     if rules.is_critical:
         return NOBODY
-    return view.quiet.differing(
-        since if _quiet_applies(rules, view, since) else None,
-        now if _quiet_applies(rules, view, now) else None,
-    )
+    applying = [moment for moment in (since, now) if _quiet_applies(rules, view, moment)]
+    if len(applying) == 1:
+        return view.quiet.inside(applying[0], members)
+    return view.quiet.differing(since, now, members) if applying else NOBODY
 
 
 def muted_weddings(muted: Iterable[tuple[Audience, Audience]], others: Audience) -> Audience:
@@ -262,9 +214,7 @@ def _off(channel: Channel, view: View) -> Audience:
     return (view.channel_off.get(channel, NOBODY) - filtered) | by_filter
 
 
-def _asleep(
-    rules: Rules, channel: Channel, view: View, now: datetime
-) -> tuple[tuple[datetime, Audience], ...]:
+def _asleep(rules: Rules, channel: Channel, view: View, now: datetime) -> Asleep:
     """Those whose quiet hours hold the channel back, by the moment at which their window ends."""
     if channel is Channel.IN_APP or rules.is_critical or not _quiet_applies(rules, view, now):
         return ()
@@ -275,28 +225,3 @@ def _quiet_applies(rules: Rules, view: View, now: datetime) -> bool:
     """Quiet hours give way to what is high, essential and about a wedding within 24 hours."""
     urgent = rules.essential and rules.priority is Priority.HIGH
     return not (urgent and view.wedding_day is not None and view.wedding_day.is_near(now))
-
-
-def _by_end(
-    sleepers: Iterable[tuple[datetime | None, Audience]],
-) -> tuple[tuple[datetime, Audience], ...]:
-    """Those who are asleep by the moment at which that ends, soonest first; without an end somebody is awake."""
-    by_end: defaultdict[datetime, list[Audience]] = defaultdict(list)
-    for end, members in sleepers:
-        if end is not None and members:
-            by_end[end].append(members)
-    return tuple((end, _together(by_end[end])) for end in sorted(by_end))
-
-
-def _without(sleepers: Audience, changed: Audience) -> Audience:
-    """A copy only where there is somebody to be left out, which of most sets there is not."""
-    return sleepers if sleepers.isdisjoint(changed) else sleepers - changed
-
-
-def _together(parts: Sequence[Audience]) -> Audience:
-    return parts[0] if len(parts) == 1 else Audience.union_of(parts)
-
-
-def _minute(moment: datetime) -> datetime:
-    """The minute of a moment: windows begin and end, and since 1972 clocks are changed, at whole minutes only."""
-    return moment.replace(second=0, microsecond=0)

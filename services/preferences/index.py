@@ -14,13 +14,13 @@ from services.preferences.domain import (
     NOBODY,
     Category,
     Channel,
-    QuietPeople,
     Rules,
     View,
     WeddingChannels,
     muted_weddings,
 )
 from services.preferences.quiet_hours import QuietWindow
+from services.preferences.quiet_people import QuietPeople
 from services.preferences.segments import Criteria, SegmentEntry
 from services.preferences.weddings import WeddingEntry, WeddingSets, unpack, usable_zone
 from shared.audience import Audience
@@ -151,8 +151,7 @@ class SetIndex:
         _put(self._muting, muting)
         _put(self._windows, windows)
         self._everyone = self.having(FacetKind.KNOWN) - self.having(FacetKind.ERASED)
-        theirs = ((window, unpack(numbers)) for window, numbers in arriving.windows.items())
-        self._quiet = self._quiet.replaced(self._windows.items(), changed, theirs)
+        self._quiet = self._quiet.replaced(windows, changed)
 
     def replace_weddings(
         self, changed: Iterable[UUID], entries: Iterable[WeddingEntry], filters: Iterable[FilterGroup]

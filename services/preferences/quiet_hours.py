@@ -33,19 +33,32 @@ def quiet_until(window: QuietWindow, now: datetime) -> datetime | None:
     within the hour that is left out does not occur that day. Where a clock goes back over an end, the window ends at
     the first of the two, and comes again for as long as the repeated hour is inside it.
     """
-    moment = _seconds(now)
-    if not window.covers(_wall_clock(window.time_zone, moment)):
+    if not window.covers(wall_clock(window.time_zone, now)):
         return None
+    return next_edge(window, now)
+
+
+def next_edge(window: QuietWindow, now: datetime) -> datetime:
+    """When the wall clock next leaves the window, or enters it when it is outside at `now`, in UTC."""
+    moment = _seconds(now)
+    is_inside = window.covers(_wall_clock(window.time_zone, moment))
+    edge = (window.end_minute if is_inside else window.start_minute) * 60
     while True:
         wall = _wall_clock(window.time_zone, moment)
-        leaves = moment + (window.end_minute * 60 - wall) % _DAY_S
-        change = _next_change(window.time_zone, moment, leaves)
+        crosses = moment + (edge - wall) % _DAY_S
+        change = _next_change(window.time_zone, moment, crosses)
         if change is None:
             break
-        moment = leaves = change
-        if not window.covers(_wall_clock(window.time_zone, moment)):
+        moment = crosses = change
+        if window.covers(_wall_clock(window.time_zone, moment)) != is_inside:
             break
-    return _EPOCH + timedelta(seconds=leaves)
+    return _EPOCH + timedelta(seconds=crosses)
+
+
+@lru_cache(maxsize=4_096)
+def wall_clock(time_zone: str, now: datetime) -> int:
+    """The second of the day that the clocks of a zone show at `now`."""
+    return _wall_clock(time_zone, _seconds(now))
 
 
 def local_midnight(day: date, time_zone: str) -> datetime:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.preferences.quiet_hours import QuietWindow, local_midnight, quiet_until
+from services.preferences.quiet_hours import QuietWindow, local_midnight, next_edge, quiet_until
 from tests.unit.preferences.clock_changes import ZONES, changes_of, rule_of
 
 # Clocks in use change near these: half an hour on Lord Howe, at midnight in Havana, two hours at Troll, twice around
@@ -38,23 +38,30 @@ def _is_quiet(window: QuietWindow, moment: datetime) -> bool:
     return minute >= window.start_minute or minute < window.end_minute
 
 
-def _walk(window: QuietWindow, moment: datetime) -> datetime | None:
-    """The first moment after `moment` that is not quiet; None when `moment` itself is not.
+def _walk(window: QuietWindow, moment: datetime) -> tuple[datetime, bool]:
+    """The first moment after `moment` that is not as quiet or loud as that itself, and whether that is quiet.
 
     It goes by whole minutes of UTC, and by seconds where a minute ends otherwise than it began: clocks of former times
     were behind UTC by odd seconds, and were changed at any.
     """
-    if not _is_quiet(window, moment):
-        return None
-    return next(at for at in _moments(window, moment) if not _is_quiet(window, at))
+    is_quiet = _is_quiet(window, moment)
+    return next(at for at in _moments(window, moment) if _is_quiet(window, at) != is_quiet), is_quiet
+
+
+def _told(window: QuietWindow, moment: datetime) -> tuple[datetime, bool]:
+    """The same as the service has it; how long it is quiet, it also says by itself."""
+    edge, ends = next_edge(window, moment), quiet_until(window, moment)
+    assert ends in (edge, None)
+    return edge, ends is not None
 
 
 def _moments(window: QuietWindow, moment: datetime) -> Iterator[datetime]:
     zone, moment = ZoneInfo(window.time_zone), moment.replace(microsecond=0)
+    is_quiet = _is_quiet(window, moment)
     while True:
         following = moment.replace(second=0) + MINUTE
         is_even = moment.astimezone(zone).utcoffset() == following.astimezone(zone).utcoffset()
-        if is_even and _is_quiet(window, following):
+        if is_even and _is_quiet(window, following) == is_quiet:
             yield following
         else:
             yield from (moment + step * SECOND for step in range(1, int((following - moment) / SECOND) + 1))
@@ -90,9 +97,9 @@ windows = st.tuples(st.integers(0, 1439), st.integers(0, 1439)).filter(lambda pa
 def test_any_zone_agrees_with_a_walk_through_utc(
     zone: str, window: tuple[int, int], moment: datetime
 ) -> None:
-    """In any zone, at any time, a window is open and ends exactly as its wall clock says."""
+    """In any zone, at any time, a window is open, ends and begins exactly as its wall clock says."""
     quiet = QuietWindow(zone, *window)
-    assert _walk(quiet, moment) == quiet_until(quiet, moment)
+    assert _walk(quiet, moment) == _told(quiet, moment)
 
 
 @given(
@@ -108,7 +115,7 @@ def test_around_clock_changes_it_agrees_with_a_walk_through_utc(
     """The same within a day and a half of a change of the clocks, where hours are missing or come twice."""
     quiet = QuietWindow(zone, *window)
     moment = _clock_change(zone, year, which) + timedelta(minutes=minutes)
-    assert _walk(quiet, moment) == quiet_until(quiet, moment)
+    assert _walk(quiet, moment) == _told(quiet, moment)
 
 
 @settings(max_examples=300)
@@ -126,7 +133,7 @@ def test_past_every_clock_change_on_record_it_agrees_with_a_walk_through_utc(
     quiet = QuietWindow(zone, *window)
     changes = changes_of(zone)
     moment = changes[which % len(changes)].at + timedelta(minutes=minutes, seconds=second)
-    assert _walk(quiet, moment) == quiet_until(quiet, moment)
+    assert _walk(quiet, moment) == _told(quiet, moment)
 
 
 @given(
@@ -147,7 +154,7 @@ def test_windows_that_begin_or_end_in_a_missing_or_repeated_hour_agree_with_a_wa
     start, end = (edge, edge + length) if side == "start" else (edge - length, edge)
     quiet = QuietWindow(zone, start % 1440, end % 1440)
     moment = change + timedelta(minutes=minutes)
-    assert _walk(quiet, moment) == quiet_until(quiet, moment)
+    assert _walk(quiet, moment) == _told(quiet, moment)
 
 
 @given(
