@@ -9,9 +9,9 @@ from services.inbox.store import QUERIES
 from shared.audience import Audience
 from tests.integration.inbox.aging import age, clean_up, expire, forgotten_log, rows_of
 from tests.integration.inbox.stores import Stores
-from tests.integration.inbox.test_retention import SOON, arrive, nothing_is_old
+from tests.integration.inbox.test_retention import SOON, arrive, nothing_is_old, stores
 
-__all__ = ["nothing_is_old"]
+__all__ = ["nothing_is_old", "stores"]
 
 
 async def test_members_of_what_was_just_retracted_stay_until_the_log_forgets(stores: Stores) -> None:
