@@ -78,13 +78,14 @@ async def test_answers_go_when_they_hold_no_longer(site: Site) -> None:
 
 
 async def test_what_was_decided_before_the_log_begins_is_decided_anew(site: Site) -> None:
-    """For all whom it is about, because nobody can say any more which of them have changed."""
+    """For all whom it is about, because a process that did not see it cannot say which of them have changed."""
     quiet, loud = await site.someone(), await site.someone()
     before = await site.resolve_users([quiet, loud])
     await site.edit(quiet, "system", system=False)
     await age(site)
     await site.someone()
     await clean_up(site)
+    await site.restart()
     again = await site.reevaluate([quiet.number, loud.number], before)
     assert again.outcomes("in_app") == {
         quiet.number: "suppressed:category_muted",
