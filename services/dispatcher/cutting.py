@@ -9,8 +9,9 @@ import structlog
 from services.dispatcher.domain import Priority
 from services.dispatcher.figures import tell_closed
 from services.dispatcher.hold_store import HoldStore
-from services.dispatcher.snapshot import Redecision, in_turn
+from services.dispatcher.snapshot import Redecision
 from services.dispatcher.store import DispatchStore
+from services.dispatcher.turns import in_turn
 from services.dispatcher.work import WaitingChunk
 from shared.audience import Audience
 from shared.errors import DependencyUnavailable

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 from services.dispatcher.domain import (
     CHANNELS_OF,
@@ -16,11 +15,8 @@ from services.dispatcher.domain import (
     Kind,
     Reason,
 )
+from services.dispatcher.turns import in_turn
 from shared.audience import CHUNK_MEMBERS, Audience
-
-_GOLDEN_RATIO: Final = 2_654_435_769  # 2**32 divided by it
-# As many numbers as a bitmap keeps together, so that to cut at them costs little however many holds there are.
-_NEIGHBOURS: Final = 65_536
 
 
 class BrokenSnapshot(ValueError):
@@ -168,42 +164,6 @@ def _suppressed(slices: Iterable[Slice]) -> dict[tuple[Channel, Reason], Audienc
                 raise BrokenSnapshot("whoever gets nothing has a reason")
             suppressed[part.channel, part.reason] |= part.members
     return suppressed
-
-
-def in_turn(members: Audience, release_at: datetime, most: int) -> Iterator[Draft]:
-    """Alerts that are due at `release_at`, in parts of at most `most` that can be let go one after the other.
-
-    Whose turn is when follows from people's numbers alone: by a hash of the 65,536 that a number is one of, and among
-    these by the numbers. So everyone has the same place in every hold, however many are in it, and all alerts of one
-    person come together. It is a few set operations for each of them instead of one a person.
-    """
-    most, in_order = min(most, CHUNK_MEMBERS), sorted(members.occupied(_NEIGHBOURS), key=_turn)
-    if len(members) <= most:
-        yield _alert(members, release_at, _turn(in_order[0]))
-        return
-    turn, part, room = 0, list[Audience](), most
-    for block in in_order:
-        rest = members.slice(block * _NEIGHBOURS, (block + 1) * _NEIGHBOURS)
-        while rest:
-            if not part:
-                turn = _turn(block)
-            taken, rest = rest.split_at(room)
-            part.append(taken)
-            room -= len(taken)
-            if not room:
-                yield _alert(Audience.union_of(part), release_at, turn)
-                part, room = [], most
-    if part:
-        yield _alert(Audience.union_of(part), release_at, turn)
-
-
-def _alert(members: Audience, release_at: datetime, turn: int) -> Draft:
-    return Draft(Kind.ALERT, ChunkState.HELD, members, release_at=release_at, turn=turn)
-
-
-def _turn(block: int) -> int:
-    """Fibonacci hashing: neighbours land far apart, and nothing has to be remembered."""
-    return (block * _GOLDEN_RATIO & 0xFFFF_FFFF) >> 1
 
 
 def _parts(kind: Kind, members: Audience) -> Iterator[Audience]:

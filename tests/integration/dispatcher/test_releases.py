@@ -27,6 +27,7 @@ from services.dispatcher.hold_store import HoldStore
 from services.dispatcher.planner import first_wave
 from services.dispatcher.snapshot import Redecision
 from services.dispatcher.store import DispatchStore
+from services.dispatcher.turns import in_turn
 from shared.audience import Audience
 from shared.database import Database
 from tests.integration.dispatcher.plans import (
@@ -185,8 +186,8 @@ async def test_alerts_of_one_person_come_together(
 ) -> None:
     """Turns count across broadcasts: one person's alerts leave in one second, whoever sent them."""
     for _ in range(5):
-        await store.plan(plan(alert(0, 10, turn=1), alert(10, 10, turn=2)), 0.0)
-    assert await let_go(worker, 50, MORNING + timedelta(milliseconds=900)) == 50
+        await store.plan(plan(*in_turn(members(0, 20_000), MORNING, 10_000)), 0.0)
+    assert await let_go(worker, 50_000, MORNING + timedelta(milliseconds=900)) == 50_000
     assert {chunk for _, chunk in await waiting(admin)} == {0}
 
 
