@@ -118,7 +118,7 @@ class Following:
 
     async def follow(self) -> None:
         """Hear what has changed, and bring up to date what is held of those concerned."""
-        if not await self._store.is_any_held(self._lanes):
+        if not await self._store.is_any_asleep(self._lanes):
             self._version = None
             self._memory.clear()
             return

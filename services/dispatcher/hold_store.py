@@ -44,19 +44,19 @@ class HoldStore:
         found = await self._database.fetch(_QUERIES["find_coarse"], list(lanes), part, _COARSE_AT_ONCE)
         return [rows.held_chunk(row) for row in found]
 
-    async def is_any_held(self, lanes: Collection[Priority]) -> bool:
-        """Whether anything is held in these lanes."""
-        return bool(await self._database.fetchval(_QUERIES["is_any_held"], list(lanes)))
+    async def is_any_asleep(self, lanes: Collection[Priority]) -> bool:
+        """Whether anything is held in these lanes that is not due yet."""
+        return bool(await self._database.fetchval(_QUERIES["is_any_asleep"], list(lanes)))
 
     async def oldest_decision(self, lanes: Collection[Priority]) -> int | None:
-        """The directory version of the oldest decision by which something is held; None when nothing is."""
+        """The directory version of the oldest decision by which something is held that is not due; None for none."""
         version: int | None = await self._database.fetchval(_QUERIES["find_oldest_decision"], list(lanes))
         return version
 
     async def pages(self, lane: Priority) -> AsyncIterator[list[WaitingChunk]]:
-        """All that is held in a lane, some at a time."""
+        """All that is held in a lane and not due yet, some at a time."""
         place: tuple[object, ...] = _START
-        while page := await self._database.fetch(_QUERIES["list_held"], lane, *place, _PAGE):
+        while page := await self._database.fetch(_QUERIES["list_asleep"], lane, *place, _PAGE):
             yield [rows.held_chunk(row) for row in page]
             last = page[-1]
             place = (last["release_at"], last["turn"], last["broadcast_id"], last["chunk"])

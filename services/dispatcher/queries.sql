@@ -57,21 +57,26 @@ LIMIT $3;
 
 -- name: find_oldest_decision
 -- From when on somebody whose alert is held may have changed without anybody having looked.
-SELECT min(decided_version) AS version FROM chunks WHERE priority = ANY ($1) AND state = 'held';
+SELECT min(decided_version) AS version
+FROM chunks
+WHERE priority = ANY ($1) AND state = 'held' AND release_at > now();
 
--- name: is_any_held
--- So that nobody is asked for changes that concern nobody.
-SELECT EXISTS (SELECT FROM chunks WHERE priority = ANY ($1) AND state = 'held') AS is_any_held;
+-- name: is_any_asleep
+-- So that nobody is asked for changes that concern nobody. What is due is decided anew when it is let go.
+SELECT EXISTS (
+    SELECT FROM chunks WHERE priority = ANY ($1) AND state = 'held' AND release_at > now()
+) AS is_any_asleep;
 
--- name: list_held
--- What is held in a lane, page by page in the order of its index.
+-- name: list_asleep
+-- What is held in a lane and not due yet, page by page in the order of its index. What is due has its place in the queue,
+-- and would lose it if it were decided about.
 SELECT
     chunks.broadcast_id, chunks.chunk, chunks.members, chunks.decided_version, chunks.decided_at, chunks.looked_at,
     chunks.release_at, chunks.turn
 FROM chunks
 WHERE chunks.priority = $1
     AND chunks.state = 'held'
-    AND (chunks.release_at, chunks.turn, chunks.broadcast_id, chunks.chunk) > ($2, $3, $4, $5)
+    AND (chunks.release_at, chunks.turn, chunks.broadcast_id, chunks.chunk) > (greatest($2, now()), $3, $4, $5)
 ORDER BY chunks.release_at, chunks.turn, chunks.broadcast_id, chunks.chunk
 LIMIT $6;
 

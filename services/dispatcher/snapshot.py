@@ -116,7 +116,7 @@ def redecide_held(
     held = []
     for part in slices:
         if part.outcome is DeliveryState.PENDING:
-            part = replace(part, outcome=DeliveryState.HELD, release_at=now)
+            part = replace(part, outcome=DeliveryState.HELD, release_at=min(now, release_at))
         if part.channel is Channel.REALTIME and part.release_at != release_at:
             held.append(replace(part, members=part.members & members))
     changed = Audience.union_of(part.members for part in held)

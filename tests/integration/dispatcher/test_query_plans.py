@@ -104,7 +104,7 @@ async def test_what_a_lane_looks_for_now_and_then_is_found_among_what_is_open(ar
     """Leases that have ended, what is held, what has expired: each by an index that has nothing else in it."""
     for query, arguments, most in (
         ("lease_again", (LANES, LEASE, LEASE, 100), OPEN * LEASED),
-        ("is_any_held", (LANES,), 1),
+        ("is_any_asleep", (LANES,), 1),
         ("find_oldest_decision", (LANES,), OPEN * HELD),
         ("find_coarse", (LANES, 0, 16), 0),
         ("lock_expired", (LANES,), OPEN * (PENDING + 1)),
@@ -143,7 +143,7 @@ async def test_what_is_let_go_is_found_among_what_is_held(archive: Filled, close
 async def test_what_is_held_is_looked_through_along_its_index(archive: Filled) -> None:
     """A page at a time, none read twice, and nothing sorted."""
     start = (3, datetime(1, 1, 1, tzinfo=UTC), -1, UUID(int=0), -1, 64)
-    found = await archive.plans("worker", QUERIES["list_held"], *start)
+    found = await archive.plans("worker", QUERIES["list_asleep"], *start)
     assert {node["Index Name"] for node in scans(found, "chunks")} == {"held_in_turn"}
     assert rows_read(found, "chunks") <= OPEN * HELD
 

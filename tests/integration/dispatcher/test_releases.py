@@ -280,6 +280,19 @@ async def test_what_is_due_soon_is_cut_into_parts(
     ]
 
 
+async def test_what_is_due_is_not_looked_through(store: DispatchStore, holds: HoldStore) -> None:
+    """It has its place among those who are let go, and who changes now is decided about when they are."""
+    await store.plan(plan(held(0, 5, PAST)), 0.0)
+    assert [page async for page in holds.pages(Priority.NORMAL)] == []
+    assert await holds.oldest_decision([Priority.NORMAL]) is None
+    assert not await holds.is_any_asleep([Priority.NORMAL])
+    await store.plan(plan(held(0, 3, FUTURE)), 0.0)
+    ((chunk,),) = [page async for page in holds.pages(Priority.NORMAL)]
+    assert chunk.members == members(0, 3)
+    assert await holds.oldest_decision([Priority.NORMAL]) == DECIDED.directory_version
+    assert await holds.is_any_asleep([Priority.NORMAL])
+
+
 async def test_what_is_held_is_looked_through_page_by_page(store: DispatchStore, holds: HoldStore) -> None:
     """Every held chunk of a lane once, and nothing else."""
     large = plan(silent(0, 5), *(alert(place, 1, turn=place // 3, release_at=FUTURE) for place in range(150)))
@@ -300,10 +313,11 @@ async def test_a_held_chunk_that_is_decided_again_stays_held(
     await store.plan(night, 0.0)
     ((chunk,),) = [page async for page in holds.pages(Priority.NORMAL)]
     assert await holds.oldest_decision([Priority.NORMAL]) == DECIDED.directory_version
-    await store.redecide([(chunk, Redecision(members(0, 3), (held(3, 2, PAST),)))], DECIDED, 0.0)
+    sooner = FUTURE - timedelta(hours=1)
+    await store.redecide([(chunk, Redecision(members(0, 3), (held(3, 2, sooner),)))], DECIDED, 0.0)
     found = [chunk async for page in holds.pages(Priority.NORMAL) for chunk in page]
     assert [(each.release_at, each.members) for each in found] == [
-        (PAST, members(3, 2)),
+        (sooner, members(3, 2)),
         (FUTURE, members(0, 3)),
     ]
     later = replace(DECIDED, directory_version=DECIDED.directory_version + 5)

@@ -253,6 +253,14 @@ def test_what_is_held_follows_a_new_decision(
     )
 
 
+def test_who_is_due_already_keeps_their_place() -> None:
+    """Awake is what they are all to be by then: that moves nobody to the end of those who are let go."""
+    members = Audience.of(range(100))
+    awake = [Slice(Channel.REALTIME, DeliveryState.PENDING, members)]
+    after = redecide_held(members, MORNING, awake, MORNING + timedelta(seconds=5), RATE)
+    assert (after.kept, after.moved) == (members, ())
+
+
 @given(st.sets(NUMBERS), PEOPLE, st.sets(NUMBERS))
 def test_nobody_is_alerted_of_what_they_have_read(
     members: set[int], changed: dict[int, Outcome], readers: set[int]
