@@ -75,11 +75,11 @@ class Memory:
 
 
 class Following:
-    """Looks every second whether somebody has changed, and decides anew about those of them for whom alerts are held.
+    """Looks every second whether somebody has changed, so that those for whom alerts are held are woken when they want.
 
     It is one question a second however much is held, and none while nothing is. What is held is looked through only
-    when somebody has changed; what then has to be decided again is little. Nothing depends on it but how soon a change
-    counts: everybody is decided anew before they are alerted.
+    when somebody has changed; what then has to be decided again is little. Nothing depends on it but when an alert is
+    due: everybody is decided anew before they are alerted, and until then whatever they have muted can be taken back.
     """
 
     def __init__(

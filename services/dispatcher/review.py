@@ -77,7 +77,18 @@ class Reviewer:
         members = Audience.union_of(chunk.members for chunk in chunks)
         asked = self._clock.monotonic()
         slices, decided = await self._audiences.decide_again(rules, members, since, CHANNELS_OF[kind])
-        changes = await self._changes(kind, chunks, slices, decided)
+        by_decision: dict[Decided, list[tuple[WaitingChunk, Redecision]]] = defaultdict(list)
+        for chunk, change in await self._changes(kind, chunks, slices, decided):
+            # Who is put back on a team is not among those who change then. What they did to their quiet hours in the
+            # meantime is found only when it is asked for since before it.
+            by_decision[chunk.decided if change.is_open and rules.wall else decided].append((chunk, change))
+        for last, changes in by_decision.items():
+            await self._write(changes, last, asked)
+
+    async def _write(
+        self, changes: Sequence[tuple[WaitingChunk, Redecision]], decided: Decided, asked: float
+    ) -> None:
+        """Put these chunks of one broadcast into their new form, as they were `decided` at last."""
         unchanged = [chunk for chunk, change in changes if not change.moved]
         changed = [(chunk, change) for chunk, change in changes if change.moved]
         if unchanged:

@@ -45,10 +45,14 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Redecision:
-    """A chunk after its members were decided again: those who stay as they are, and chunks for everyone else."""
+    """A chunk after its members were decided again: those who stay as they are, and chunks for everyone else.
+
+    `is_open` when of those who stay somebody would get nothing now, which counts only when they are let go.
+    """
 
     kept: Audience
     moved: tuple[Draft, ...]
+    is_open: bool = False
 
 
 def verify(snapshot: Snapshot) -> None:
@@ -111,16 +115,23 @@ def redecide_held(
 ) -> Redecision:
     """What becomes of alerts that are held until `release_at` when `slices` say anew what some of them get.
 
-    Who is awake by now is held until `now`, so that however many there are, they are released as everybody is.
+    Only when they are alerted follows it. Who would get nothing stays, and is decided about when the hold ends: by then
+    they may have changed their mind again, unless they are erased. Who is awake by now is held until `now`, so that
+    however many there are, they are released as everybody is.
     """
-    held = []
+    moved, is_open = list[Slice](), False
     for part in slices:
+        part = replace(part, members=part.members & members)
+        if part.channel is not Channel.REALTIME or not part.members:
+            continue
         if part.outcome is DeliveryState.PENDING:
             part = replace(part, outcome=DeliveryState.HELD, release_at=min(now, release_at))
-        if part.channel is Channel.REALTIME and part.release_at != release_at:
-            held.append(replace(part, members=part.members & members))
-    changed = Audience.union_of(part.members for part in held)
-    return Redecision(members - changed, tuple(partition(held, most_held)))
+        if part.outcome is DeliveryState.SUPPRESSED and part.reason is not Reason.ERASED:
+            is_open = True
+        elif part.release_at != release_at:
+            moved.append(part)
+    leaving = Audience.union_of(part.members for part in moved)
+    return Redecision(members - leaving, tuple(partition(moved, most_held)), is_open)
 
 
 def spare_readers(slices: Sequence[Slice], members: Audience, readers: Audience) -> list[Slice]:

@@ -154,6 +154,14 @@ def around_now(hours: float) -> QuietHours:
     )
 
 
+async def followed(client: Client, broadcast_id: str) -> int:
+    """The version of the directory up to which all that is held of it is known to be right."""
+    statement = (
+        "SELECT min(decided_version) FROM dispatcher.chunks WHERE broadcast_id = $1 AND state = 'held'"
+    )
+    return int(str(await look(client, statement, UUID(broadcast_id))))
+
+
 async def test_what_is_held_is_released_when_its_person_says_so(client: Client) -> None:
     """Quiet hours switched off: the alert comes at once, not in the morning. Moved: it waits for the new end."""
     one, other = uuid4(), uuid4()
@@ -179,24 +187,37 @@ async def test_what_is_held_is_released_when_its_person_says_so(client: Client) 
         assert [event for event in other_screen.events if event.HasField("alert")] == []
 
 
-async def test_what_is_muted_while_it_is_held_never_rings(client: Client) -> None:
-    """The category switched off, and then the quiet hours: nothing is released, and the ledger says why."""
-    person = uuid4()
-    await bring(client, person, "sleeper")
-    await edit(client, person, "quiet_hours", quiet_hours=around_now(2))
-    async with client.watching(person) as screen:
-        muted = await client.send("admin", targeting=Targeting(roles=["sleeper"]))
-        await client.sent(muted)
-        await edit(client, person, "system", system=False)
-        await edit(client, person, "quiet_hours.enabled", quiet_hours=QuietHours(enabled=False))
-        essential = await client.send(
-            "admin", type="payment.required", targeting=Targeting(roles=["sleeper"])
+async def test_what_is_muted_when_a_hold_ends_never_rings_and_what_was_taken_back_does(
+    client: Client,
+) -> None:
+    """Both mute it at night. One takes that back and is alerted; for the other the ledger says why not."""
+    one, other = uuid4(), uuid4()
+    for user_id in (one, other):
+        await bring(client, user_id, "sleeper")
+        await edit(client, user_id, "quiet_hours", quiet_hours=around_now(2))
+    async with client.watching(one) as screen, client.watching(other) as other_screen:
+        broadcast_id = await client.send("admin", targeting=Targeting(roles=["sleeper"]))
+        await client.sent(broadcast_id)
+        evening = await followed(client, broadcast_id)
+        await asyncio.gather(*(edit(client, each, "system", system=False) for each in (one, other)))
+
+        async def is_seen() -> bool:
+            return await followed(client, broadcast_id) >= evening + 2
+
+        await eventually(is_seen, "both changes to be seen")
+        await edit(client, one, "system", system=True)
+        for user_id in (one, other):
+            await edit(client, user_id, "quiet_hours.enabled", quiet_hours=QuietHours(enabled=False))
+        await screen.until(lambda event: event.alert.item.broadcast_id == broadcast_id, "the alert")
+        await look(
+            client,
+            "UPDATE dispatcher.chunks SET release_at = now() WHERE broadcast_id = $1 AND state = 'held'",
+            UUID(broadcast_id),
         )
-        await screen.until(lambda event: event.added.item.broadcast_id == essential, "what is not muted")
 
         async def is_suppressed() -> bool:
-            ledger = (await client.show(muted)).stats.ledger
+            ledger = (await client.show(broadcast_id)).stats.ledger
             return any(line.reason and line.count == 1 for line in ledger)
 
-        await eventually(is_suppressed, "the hold to be decided again")
-        assert [event for event in screen.events if event.HasField("alert")] == []
+        await eventually(is_suppressed, "the other to be decided about")
+        assert [event for event in other_screen.events if event.HasField("alert")] == []

@@ -1,9 +1,9 @@
 """What is held follows its people while they sleep, with a directory that says who has changed."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -18,8 +18,7 @@ from tests.integration.dispatcher.stand_ins import asleep
 from tests.integration.shared.polling import until, until_equal
 
 SLEEPING = Audience.of(range(500, 540))
-WOKEN, LATER, MUTED = (Audience.of(range(start, start + 10)) for start in (500, 510, 520))
-REST = SLEEPING - WOKEN - LATER - MUTED
+WOKEN, LATER, ERASED = (Audience.of(range(start, start + 10)) for start in (500, 510, 520))
 
 
 def in_hours(hours: float) -> datetime:
@@ -56,10 +55,11 @@ def reviews(surroundings: Site, broadcast_id: UUID) -> list[audience_pb2.Reevalu
     return [request for request in surroundings.directory.reviewed if request.rules.type == name]
 
 
-async def hold(surroundings: Site, release_at: datetime, *changed: Slice) -> UUID:
+async def hold(surroundings: Site, release_at: datetime, *changed: Slice, wall: Sequence[UUID] = ()) -> UUID:
     """A broadcast to people who sleep; `changed` is what they get when they are decided about again."""
     now = [Slice(Channel.REALTIME, DeliveryState.PENDING, SLEEPING)]
     broadcast_id = surroundings.add(asleep(SLEEPING, release_at), changed=changed, released=now)
+    surroundings.sender.orders[str(broadcast_id)].targeting.wedding_ids.extend(map(str, wall))
     await surroundings.announce(broadcast_id)
     await until(lambda: surroundings.told(broadcast_id) == [("SENT", len(SLEEPING))])
     return broadcast_id
@@ -68,21 +68,21 @@ async def hold(surroundings: Site, release_at: datetime, *changed: Slice) -> UUI
 async def test_who_changes_while_something_is_held_is_not_bound_by_the_evening(
     surroundings: Site, dispatcher: Caller
 ) -> None:
-    """Awake by now: alerted at once. Sleeping longer: held longer. Muted: suppressed. The others sleep on as before."""
+    """Awake by now: alerted at once. Sleeping longer: held longer. Erased: gone. The others sleep on as before."""
     morning, noon = in_hours(8), in_hours(12)
     sent = await hold(
         surroundings,
         morning,
         Slice(Channel.REALTIME, DeliveryState.PENDING, WOKEN),
         Slice(Channel.REALTIME, DeliveryState.HELD, LATER, release_at=noon),
-        Slice(Channel.REALTIME, DeliveryState.SUPPRESSED, MUTED, reason=Reason.CATEGORY_MUTED),
+        Slice(Channel.REALTIME, DeliveryState.SUPPRESSED, ERASED, reason=Reason.ERASED),
     )
-    change(surroundings, WOKEN | LATER | MUTED)
+    change(surroundings, WOKEN | LATER | ERASED)
     expected = {
         ("in_app", "delivered"): 40,
         ("realtime", "sent"): 10,
         ("realtime", "held"): 20,
-        ("realtime", "suppressed", "category_muted"): 10,
+        ("realtime", "suppressed", "erased"): 10,
     }
     # Who is let go is decided anew too, and by then the others of the broadcast are not asked for.
     await until_equal(expected, lambda: dispatcher.ledger(sent))
@@ -93,6 +93,60 @@ async def test_who_changes_while_something_is_held_is_not_bound_by_the_evening(
         SLEEPING,
         surroundings.directory.version,
     )
+
+
+async def test_what_is_muted_while_it_is_held_is_decided_about_when_the_hold_ends(
+    surroundings: Site, dispatcher: Caller, admin: asyncpg.Connection
+) -> None:
+    """Nobody loses an alert to what they take back by then; for whom it still holds it is suppressed then."""
+    back, stays = Audience.of(range(500, 510)), Audience.of(range(510, 520))
+    muted = Slice(Channel.REALTIME, DeliveryState.SUPPRESSED, back | stays, reason=Reason.TYPE_MUTED)
+    sent = await hold(surroundings, in_hours(8), muted)
+    change(surroundings, back | stays)
+    await until(lambda: len(reviews(surroundings, sent)) == 1)
+    query = "SELECT min(decided_version) FROM chunks WHERE broadcast_id = $1 AND kind = 'alert'"
+    seen_at = surroundings.directory.version + 2
+    await until_equal(seen_at, lambda: admin.fetchval(query, sent))
+    assert await dispatcher.ledger(sent) == {("in_app", "delivered"): 40, ("realtime", "held"): 40}
+    surroundings.decision(sent).released = [
+        Slice(Channel.REALTIME, DeliveryState.PENDING, SLEEPING - stays),
+        Slice(Channel.REALTIME, DeliveryState.SUPPRESSED, stays, reason=Reason.TYPE_MUTED),
+    ]
+    await admin.execute(
+        "UPDATE chunks SET release_at = now() WHERE broadcast_id = $1 AND state = 'held'", sent
+    )
+    expected = {
+        ("in_app", "delivered"): 40,
+        ("realtime", "sent"): 30,
+        ("realtime", "suppressed", "type_muted"): 10,
+    }
+    await until_equal(expected, lambda: dispatcher.ledger(sent))
+    assert surroundings.inbox.people(sent, Kind.ALERT) == SLEEPING - stays
+
+
+async def test_who_is_put_back_on_a_team_is_followed_since_before_they_left_it(
+    surroundings: Site, dispatcher: Caller
+) -> None:
+    """Off the team they may have changed their nights, which is seen only once they are on it again."""
+    wedding = uuid4()
+    gone = Audience.of([500])
+    sent = await hold(
+        surroundings,
+        in_hours(8),
+        Slice(Channel.REALTIME, DeliveryState.SUPPRESSED, gone, reason=Reason.OUTSIDE_WALL),
+        Slice(Channel.REALTIME, DeliveryState.HELD, LATER, release_at=in_hours(12)),
+        wall=[wedding],
+    )
+    evening = surroundings.directory.version
+    change(surroundings, LATER, wedding_ids=[str(wedding)])
+    await until(lambda: len(reviews(surroundings, sent)) == 1)
+    surroundings.decision(sent).changed = [Slice(Channel.REALTIME, DeliveryState.PENDING, gone)]
+    surroundings.directory.version += 10
+    change(surroundings, Audience(), wedding_ids=[str(wedding)])
+    await until(lambda: surroundings.inbox.people(sent, Kind.ALERT) == gone)
+    assert {review.since_version for review in reviews(surroundings, sent) if review.since_version} == {
+        evening
+    }
 
 
 async def test_each_part_has_the_time_that_its_people_have_now(

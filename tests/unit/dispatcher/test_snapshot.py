@@ -38,6 +38,7 @@ RATE = 7
 NUMBERS = st.integers(0, 30) | st.integers(0, 40 * BLOCK_SIZE)
 RELEASES = st.sampled_from([MORNING, MORNING + timedelta(hours=1)])
 REASONS = st.sampled_from([Reason.CATEGORY_MUTED, Reason.OUTSIDE_WALL, Reason.CHANNEL_OFF])
+ERASED = REASONS | st.just(Reason.ERASED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,10 @@ class Outcome:
 
 
 @st.composite
-def outcomes(draw: st.DrawFn) -> Outcome:
+def outcomes(draw: st.DrawFn, reasons: st.SearchStrategy[Reason] = REASONS) -> Outcome:
     """Any outcome that the rules can come to: without an item there is no alert now."""
-    item = draw(st.none() | REASONS)
-    alert = draw((st.none() if item is None else st.nothing()) | RELEASES | REASONS)
+    item = draw(st.none() | reasons)
+    alert = draw((st.none() if item is None else st.nothing()) | RELEASES | reasons)
     return Outcome(alert, item)
 
 
@@ -231,26 +232,38 @@ def test_a_silent_chunk_loses_only_those_whose_item_is_gone(
     assert {draft.channel for draft in after.moved} <= {Channel.IN_APP}
 
 
-@given(st.sets(NUMBERS, min_size=1), st.dictionaries(NUMBERS, outcomes()), RELEASES)
-def test_what_is_held_follows_a_new_decision(
-    members: set[int], changed: dict[int, Outcome], release_at: datetime
+@given(
+    st.sets(NUMBERS, min_size=1),
+    st.dictionaries(NUMBERS, outcomes(ERASED)),
+    RELEASES,
+    st.sampled_from([-3, 3]),
+)
+def test_what_is_held_follows_when_its_people_sleep(
+    members: set[int], changed: dict[int, Outcome], release_at: datetime, hours: int
 ) -> None:
-    """Who sleeps as before stays; who sleeps otherwise gets a new time; who is awake is due now; others get nothing."""
-    now = MORNING - timedelta(hours=3)
+    """Who sleeps otherwise gets a new time, and who is awake is due: now, or when they were if that was before.
+
+    Who would get nothing now stays held as before, since they may take that back until then; the erased are gone.
+    """
+    now = MORNING + timedelta(hours=hours)
     after = redecide_held(Audience.of(members), release_at, slices_of(changed), now, RATE)
     found = by_person([Draft(Kind.ALERT, ChunkState.HELD, after.kept, release_at=release_at), *after.moved])
     assert found.keys() == members
     for number in members:
         (chunk,) = found[number].values()
-        expected = changed[number].alert if number in changed else release_at
-        if isinstance(expected, Reason):
-            assert (chunk.kind, chunk.state, chunk.reason) == (Kind.NONE, ChunkState.SUPPRESSED, expected)
+        outcome = changed[number].alert if number in changed else release_at
+        if outcome is Reason.ERASED:
+            assert (chunk.kind, chunk.state, chunk.reason) == (Kind.NONE, ChunkState.SUPPRESSED, outcome)
         else:
             assert (chunk.kind, chunk.state) == (Kind.ALERT, ChunkState.HELD)
-            assert chunk.release_at == (expected or now)
-    assert after.kept == Audience.of(
-        number for number in members if number not in changed or changed[number].alert == release_at
-    )
+            expected = release_at if isinstance(outcome, Reason) else outcome or min(now, release_at)
+            assert chunk.release_at == expected
+    barred = {
+        number
+        for number, each in changed.items()
+        if isinstance(each.alert, Reason) and each.alert is not Reason.ERASED
+    }
+    assert after.is_open == bool(members & barred)
 
 
 def test_who_is_due_already_keeps_their_place() -> None:
