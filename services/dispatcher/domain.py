@@ -102,7 +102,10 @@ class ChunkState(StrEnum):
 
 CHUNK_TRANSITIONS: Final[Mapping[ChunkState, frozenset[ChunkState]]] = {
     ChunkState.HELD: frozenset({ChunkState.PENDING, ChunkState.CANCELLED, ChunkState.EXPIRED}),
-    ChunkState.PENDING: frozenset({ChunkState.LEASED, ChunkState.CANCELLED, ChunkState.EXPIRED}),
+    # Alerts that do not get away are held again.
+    ChunkState.PENDING: frozenset(
+        {ChunkState.LEASED, ChunkState.HELD, ChunkState.CANCELLED, ChunkState.EXPIRED}
+    ),
     # What is on its way is the inbox's to decide: a cancel waits for its word.
     ChunkState.LEASED: frozenset({ChunkState.LEASED, ChunkState.DONE, ChunkState.CANCELLED}),
     ChunkState.DONE: frozenset(),

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from services.dispatcher.call_store import CallStore
+from services.dispatcher.hold_store import HoldStore
 from services.dispatcher.store import DispatchStore, LeaseTerms
 from shared.database import Database, connect
 from shared.provisioning import provision
@@ -62,6 +63,12 @@ async def empty(admin: asyncpg.Connection) -> None:
 def store(worker: Database, empty: None) -> DispatchStore:
     """The worker's rows, in empty tables."""
     return DispatchStore(worker, TERMS, told=lambda: None)
+
+
+@pytest.fixture
+def holds(worker: Database, empty: None) -> HoldStore:
+    """What is held, in empty tables."""
+    return HoldStore(worker)
 
 
 @pytest.fixture

@@ -20,12 +20,15 @@ from services.dispatcher.domain import (
 from services.dispatcher.planner import lease_first
 from services.dispatcher.work import LeasedChunk, Plan, Report, Rules
 from shared.audience import Audience
+from shared.database import Database
 
 DECIDED = Decided(7, datetime(2026, 11, 22, 12, tzinfo=UTC))
 LIMIT = InFlightLimit(chunks=2, members=100, most_chunks=16)
 NONE_LEASED = InFlightLimit(chunks=0, members=0, most_chunks=0)
 PAST = datetime(2026, 11, 1, tzinfo=UTC)
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
+MORNING = datetime(2026, 11, 23, 8, tzinfo=UTC)
+MOST = 256
 LANES = list(Priority)
 
 
@@ -72,6 +75,11 @@ def held(start: int, size: int, release_at: datetime) -> Draft:
     return Draft(Kind.ALERT, ChunkState.HELD, members(start, size), release_at=release_at)
 
 
+def alert(start: int, size: int, turn: int, release_at: datetime = MORNING) -> Draft:
+    """Alerts that have this turn in the morning."""
+    return Draft(Kind.ALERT, ChunkState.HELD, members(start, size), release_at=release_at, turn=turn)
+
+
 def suppressed(start: int, size: int, channel: Channel = Channel.REALTIME) -> Draft:
     """People who get nothing on a channel."""
     return Draft(
@@ -93,6 +101,22 @@ def merged(chunk: LeasedChunk, size: int | None = None) -> Report:
 def stopped(chunk: LeasedChunk) -> Report:
     """The inbox would not have it."""
     return Report(chunk.broadcast_id, chunk.chunk, 0, is_merged=False)
+
+
+async def let_go(worker: Database, rate: int, moment: datetime, most: int = MOST) -> int:
+    """How many people are let go at a moment of the test's choice."""
+    released: int = await worker.fetchval("SELECT released FROM let_go($1, $2, $3)", rate, most, moment)
+    return released
+
+
+async def leave(worker: Database, *but: Plan) -> int:
+    """What was let go has got away from its lanes and is in the inboxes, `but` not of these; of how many people."""
+    gone = await worker.fetch(
+        "UPDATE chunks SET state = 'done', epoch = 1, lease_until = NULL"
+        " WHERE state IN ('pending', 'leased') AND let_go_at IS NOT NULL AND broadcast_id <> ALL ($1) RETURNING size",
+        [each.rules.broadcast_id for each in but],
+    )
+    return sum(row["size"] for row in gone)
 
 
 async def make_stale(admin: asyncpg.Connection) -> None:

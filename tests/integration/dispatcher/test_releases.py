@@ -1,7 +1,5 @@
-"""What is held is let go at one rate on a real Postgres: never early, in turn, across broadcasts and dispatchers."""
+"""What is held is let go on a real Postgres: never early, in turn, and decided anew."""
 
-import asyncio
-from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -16,7 +14,6 @@ from services.dispatcher.domain import (
     ChunkState,
     DeliveryState,
     DispatchState,
-    Draft,
     Kind,
     LedgerLine,
     Priority,
@@ -34,45 +31,19 @@ from tests.integration.dispatcher.plans import (
     DECIDED,
     FUTURE,
     LIMIT,
+    MORNING,
+    MOST,
     PAST,
+    alert,
     held,
+    leave,
+    let_go,
     members,
     merged,
     plan,
     silent,
     suppressed,
 )
-
-MORNING = datetime(2026, 11, 23, 8, tzinfo=UTC)
-MOST = 256
-
-
-@pytest.fixture
-def holds(worker: Database, empty: None) -> HoldStore:
-    """What is held, in empty tables."""
-    return HoldStore(worker)
-
-
-async def let_go(worker: Database, rate: int, moment: datetime, most: int = MOST) -> int:
-    """How many people are let go at a moment of the test's choice."""
-    released: int = await worker.fetchval("SELECT released FROM let_go($1, $2, $3)", rate, most, moment)
-    return released
-
-
-async def let_go_for(worker: Database, rate: int, seconds: int) -> list[int]:
-    """How many are let go in each second from the morning on, looking twenty times a second."""
-    by_second = []
-    for second in range(seconds):
-        begun = MORNING + timedelta(seconds=second)
-        looks = [begun + timedelta(milliseconds=50 * look) for look in range(20)]
-        by_second.append(sum([await let_go(worker, rate, look) for look in looks]))
-        await leave(worker)
-    return by_second
-
-
-async def leave(worker: Database) -> None:
-    """As if what was let go had got away from its lanes."""
-    await worker.execute("UPDATE chunks SET let_go_at = 'epoch' WHERE let_go_at IS NOT NULL")
 
 
 async def waiting(admin: asyncpg.Connection) -> list[tuple[UUID, int]]:
@@ -81,11 +52,6 @@ async def waiting(admin: asyncpg.Connection) -> list[tuple[UUID, int]]:
         "SELECT broadcast_id, chunk FROM chunks WHERE state = 'pending' AND release_at IS NOT NULL ORDER BY 1, 2"
     )
     return [tuple(row) for row in found]
-
-
-def alert(start: int, size: int, turn: int, release_at: datetime = MORNING) -> Draft:
-    """Alerts that have this turn in the morning."""
-    return Draft(Kind.ALERT, ChunkState.HELD, members(start, size), release_at=release_at, turn=turn)
 
 
 async def test_nobody_is_let_go_before_their_window_ends(
@@ -104,61 +70,6 @@ async def test_with_nothing_held_there_is_nothing_to_wait_for(holds: HoldStore) 
     """An idle dispatcher is told so."""
     done = await holds.let_go(100, MOST)
     assert (done.people, done.next_s) == (0, None)
-
-
-async def test_all_broadcasts_together_keep_the_rate_to_the_second(
-    store: DispatchStore, worker: Database
-) -> None:
-    """Ten of them that are held for the same minute: no second has more than the rate, and none is left unused."""
-    for _ in range(10):
-        await store.plan(plan(*(alert(10 * place, 10, turn=place) for place in range(20))), 0.0)
-    assert await let_go_for(worker, 100, 21) == [100] * 20 + [0]
-
-
-async def test_parts_of_any_size_fill_a_second_and_never_more(store: DispatchStore, worker: Database) -> None:
-    """What does not fit any more is the first of the next second; what is smaller fills up."""
-    sizes = [7, 3, 10, 1, 9, 8, 4] * 12
-    for place, size in enumerate(sizes):
-        await store.plan(plan(alert(10 * place, size, turn=place)), 0.0)
-    by_second = await let_go_for(worker, 50, 12)
-    assert sum(by_second) == sum(sizes)
-    full = by_second[: sum(sizes) // 50]
-    assert max(by_second) <= 50
-    assert min(full) >= 48
-
-
-async def test_a_second_is_not_spent_at_once(store: DispatchStore, worker: Database) -> None:
-    """A fifth goes at its beginning, all by four fifths of it, and who looks late catches up within it."""
-    await store.plan(plan(*(alert(10 * place, 10, turn=place) for place in range(40))), 0.0)
-    assert await let_go(worker, 100, MORNING) == 20
-    assert await let_go(worker, 100, MORNING) == 0
-    assert await let_go(worker, 100, MORNING + timedelta(milliseconds=500)) == 50
-    assert await let_go(worker, 100, MORNING + timedelta(milliseconds=950)) == 30
-    assert await let_go(worker, 100, MORNING + timedelta(milliseconds=1_900)) == 0, "100 are on their way"
-
-
-async def test_dispatchers_that_look_at_once_keep_the_rate_together(
-    store: DispatchStore, holds: HoldStore, admin: asyncpg.Connection
-) -> None:
-    """However many of them do, as often as they can: of no second more than the rate, and no chunk twice."""
-    await store.plan(plan(*(held(10 * place, 10, PAST) for place in range(60))), 0.0)
-    done = await asyncio.gather(*(holds.let_go(100, MOST) for _ in range(60)))
-    by_second = Counter[datetime]()
-    for row in await admin.fetch(
-        "SELECT date_trunc('second', let_go_at) AS second, sum(size) AS people FROM chunks"
-        " WHERE let_go_at IS NOT NULL GROUP BY 1"
-    ):
-        by_second[row["second"]] = row["people"]
-    assert sum(by_second.values()) == sum(each.people for each in done)
-    assert 20 <= max(by_second.values()) <= 100
-
-
-async def test_a_chunk_larger_than_the_rate_goes_alone_and_is_paid_for(
-    store: DispatchStore, worker: Database
-) -> None:
-    """One that was cut for a higher rate does not wait for ever, and the seconds after it are empty."""
-    await store.plan(plan(alert(0, 250, turn=0), *(alert(250 + each, 1, turn=1) for each in range(20))), 0.0)
-    assert await let_go_for(worker, 100, 4) == [250, 0, 20, 0]
 
 
 async def test_who_was_held_longest_goes_first_and_the_more_urgent_a_minute_sooner(
@@ -212,30 +123,6 @@ async def test_what_has_expired_is_not_let_go(store: DispatchStore, worker: Data
     """It ends as expired instead, which is looked for elsewhere."""
     await store.plan(plan(held(0, 3, MORNING), expires_at=MORNING + timedelta(seconds=1)), 0.0)
     assert await let_go(worker, 100, MORNING + timedelta(seconds=1)) == 0
-
-
-async def test_a_lane_whose_alerts_do_not_get_away_is_given_no_more(
-    store: DispatchStore, worker: Database
-) -> None:
-    """An outage does not end in a stampede: at most one second's alerts wait there, and other lanes go on.
-
-    What has not got away for a minute keeps nobody back.
-    """
-    stuck = plan(*(alert(10 * place, 10, turn=place) for place in range(50)), priority=Priority.HIGH)
-    await store.plan(stuck, 0.0)
-    await store.plan(
-        plan(*(alert(10 * place, 10, turn=9) for place in range(50)), priority=Priority.LOW), 0.0
-    )
-    by_second = [
-        await let_go(worker, 100, MORNING + timedelta(seconds=second, milliseconds=900))
-        for second in range(4)
-    ]
-    assert by_second == [100, 100, 0, 0]
-    lanes = await worker.fetch(
-        "SELECT priority, sum(size) AS people FROM chunks WHERE state = 'pending' GROUP BY 1 ORDER BY 1"
-    )
-    assert [tuple(row) for row in lanes] == [(Priority.HIGH, 100), (Priority.LOW, 100)]
-    assert await let_go(worker, 100, MORNING + timedelta(seconds=70, milliseconds=900)) == 100
 
 
 async def test_who_is_let_go_is_decided_anew_before_they_are_alerted(
