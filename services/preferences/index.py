@@ -304,17 +304,20 @@ def _replaced(
     among: Collection[_Key] | None = None,
 ) -> Generator[None, None, dict[_Key, Audience]]:
     """What becomes of the sets that `changed` leave or come into, in steps; those they leave are `among` these."""
-    concerned = dict.fromkeys(arriving)
+    left: list[_Key] = []
     looked_at = sets.items() if among is None else ((key, sets[key]) for key in among if key in sets)
     for step, (key, members) in enumerate(looked_at, start=1):
         if not members.isdisjoint(changed):
-            concerned[key] = None
+            left.append(key)
         if step % _LOOKS_A_STEP == 0:
             yield
-    replaced = {}
-    for step, key in enumerate(concerned):
-        members = sets.get(key, NOBODY) - changed
-        replaced[key] = members | unpack(arriving[key]) if key in arriving else members
+    replaced: dict[_Key, Audience] = {}
+    for step, key in enumerate(left):
+        replaced[key] = sets[key] - changed
+        if step % _SETS_A_STEP == 0:
+            yield
+    for step, (key, numbers) in enumerate(arriving.items()):
+        replaced[key] = replaced.get(key, sets.get(key, NOBODY)) | unpack(numbers)
         if step % _SETS_A_STEP == 0:
             yield
     return replaced

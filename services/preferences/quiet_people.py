@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -24,6 +24,10 @@ class _Night:
     until: datetime = _FIRST
     end: datetime | None = None
 
+    def of(self, sleepers: Audience) -> "_Night":
+        """The same of others."""
+        return _Night(sleepers, self.since, self.until, self.end)
+
 
 class QuietPeople:
     """Who has which quiet window; nobody has two.
@@ -42,16 +46,17 @@ class QuietPeople:
         """With other people in some windows, nobody in those that are gone; only those who have `changed` differ."""
         people = QuietPeople()
         people._minute, people._nights = self._minute, dict(self._nights)
+        asleep = [(end, _without(sleepers, changed)) for end, sleepers in self._asleep]
         for window, sleepers in altered.items():
             if not sleepers:
                 people._nights.pop(window, None)
-            elif (night := self._nights.get(window)) is not None:
-                people._nights[window] = replace(night, sleepers=sleepers)
-            else:
-                people._nights[window] = _night(window, sleepers, self._minute)
-        others = ((end, _without(sleepers, changed)) for end, sleepers in self._asleep)
-        theirs = ((people._nights[window].end, sleepers) for window, sleepers in altered.items() if sleepers)
-        people._asleep = _by_end((*others, *theirs))
+                continue
+            known = self._nights.get(window)
+            night = known.of(sleepers) if known is not None else _night(window, sleepers, self._minute)
+            people._nights[window] = night
+            if night.end is not None:
+                asleep.append((night.end, sleepers & changed))
+        people._asleep = _by_end(asleep)
         return people
 
     def asleep(self, now: datetime) -> Asleep:
@@ -71,6 +76,8 @@ class QuietPeople:
     def differing(self, before: datetime, now: datetime, members: Audience) -> Audience:
         """Those of `members` who are asleep at one of the two and not at the other, or not until the same moment."""
         earlier, later = _minute(before), _minute(now)
+        if earlier == later:
+            return Audience()
         self._go_to(later)
         return members & Audience.union_of(
             night.sleepers
@@ -92,7 +99,8 @@ class QuietPeople:
             anew = [self._nights[window] for window in passed]
         else:
             kept, anew = [], list(self._nights.values())
-        self._asleep = _by_end((*kept, *((night.end, night.sleepers) for night in anew)))
+        ends = ((night.end, night.sleepers) for night in anew if night.end is not None)
+        self._asleep = _by_end((*kept, *ends))
         self._minute = minute
 
 
@@ -112,11 +120,10 @@ def _was_otherwise(window: QuietWindow, night: _Night, minute: datetime) -> bool
     return night.end is None or quiet_until(window, minute) != night.end
 
 
-def _by_end(sleepers: Iterable[tuple[datetime | None, Audience]]) -> Asleep:
-    """Without an end somebody is awake."""
+def _by_end(sleepers: Iterable[tuple[datetime, Audience]]) -> Asleep:
     by_end: defaultdict[datetime, list[Audience]] = defaultdict(list)
     for end, members in sleepers:
-        if end is not None and members:
+        if members:
             by_end[end].append(members)
     return tuple((end, _together(by_end[end])) for end in sorted(by_end))
 
