@@ -119,8 +119,10 @@ class Sending:
         draft = draft_to_preview(request)
         wall = wall_of(draft.targeting, draft.wedding_id)
         rules = rules_message(TYPES[draft.type], draft.chosen_priority, draft.wedding_id, wall)
+        # Those whose reach has no bounds are told by the forecast itself when there is no such wedding.
+        bounds = wall if (await self._directory.caller()).is_coordinator else ()
         caller, forecast = await _both(
-            self._sender(draft, wall), self._directory.forecast(draft.targeting, wall, rules)
+            self._sender(draft, bounds), self._directory.forecast(draft.targeting, wall, rules)
         )
         return preview_message(forecast, draft.expires_at, forecast.count.unknown_to(caller))
 

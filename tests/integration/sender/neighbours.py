@@ -74,8 +74,7 @@ class Preferences(AudienceServiceServicer):
     ) -> audience_pb2.CountAudienceResponse:
         await self._enter("CountAudience", context)
         targeting = request.targeting
-        if any(each not in self.weddings for each in targeting.wedding_ids):
-            await refuse(context, NotFound())
+        await self._require_weddings(targeting, context)
         if any(each not in self.segments for each in targeting.segment_ids):
             await refuse(context, NotFound(violations=[UNKNOWN_SEGMENT]))
         if not all(self.segments[each] for each in targeting.segment_ids):
@@ -91,6 +90,7 @@ class Preferences(AudienceServiceServicer):
     ) -> AsyncIterator[audience_pb2.ResolveAudienceResponse]:
         await self._enter("ResolveAudience", context)
         self.resolved.append(request)
+        await self._require_weddings(request.targeting, context)
         meant = self._meant(request.targeting)
         targeted = len(meant)
         known, unknown = self._known(request.targeting)
@@ -99,6 +99,12 @@ class Preferences(AudienceServiceServicer):
         )
         for each in self.slices:
             yield audience_pb2.ResolveAudienceResponse(slices=[each], targeted=targeted)
+
+    async def _require_weddings(
+        self, targeting: common_pb2.Targeting, context: grpc.aio.ServicerContext
+    ) -> None:
+        if any(each not in self.weddings for each in targeting.wedding_ids):
+            await refuse(context, NotFound())
 
     def _access(self, user_id: str, wedding_id: str) -> audience_pb2.WeddingAccess:
         wedding = self.weddings.get(wedding_id)
