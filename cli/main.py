@@ -65,7 +65,11 @@ def root(
 def main() -> None:
     """The console script: exit codes are those of cli.exits."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            # gRPC's threads end with the process, and what they do then must cost no output.
+            sys.stdout.flush()
     except Failure as failure:
         output.print_failure(failure, as_json="--json" in sys.argv[1:])
         sys.exit(failure.code)
