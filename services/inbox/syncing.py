@@ -203,7 +203,7 @@ class Syncing:
         while (changes := self._tail.since(subscription.position)) is not None and len(changes) > _FEW:
             if await self._show_in_turn(subscription, changes) is Need.SNAPSHOT:
                 return _anew(subscription)
-            subscription.position = max(subscription.position, changes[-1].position)
+            subscription.position = changes[-1].position
         return Need.COUNT
 
     async def _show_in_turn(self, subscription: Subscription, changes: Iterable[Change]) -> Need:
