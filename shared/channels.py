@@ -270,7 +270,8 @@ def service_config(retried: Iterable[str]) -> str:
             "initialBackoff": "0.05s",
             "maxBackoff": "0.5s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            # A gRPC server that leaves says CANCELLED to calls that come before their caller knows of it.
+            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
         },
     }
     config = {

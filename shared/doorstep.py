@@ -23,7 +23,7 @@ Options: TypeAlias = Sequence[tuple[str, Any]]
 # So many calls are taken at a time: to wake the event loop for each costs more than to refuse it.
 _TAKEN_AT_ONCE: Final = 64
 # So many wait untaken while the event loop is busy, at 15 KiB each. Beyond that gRPC answers CANCELLED by itself, which
-# says neither why nor when to come again, and which nobody retries: from 1,000 on, were it not told otherwise.
+# says neither why nor when to come again: from 1,000 on, were it not told otherwise.
 _MOST_UNTAKEN: Final = 16_384
 _LEAVING: Final = Refusal(grpc.StatusCode.UNAVAILABLE, "This server is leaving.", ())
 

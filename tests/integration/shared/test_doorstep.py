@@ -9,13 +9,16 @@ from typing import Any
 import grpc
 import pytest
 from typing_extensions import override
+from wedsync.broadcast.client.retries import Retries
 
 from shared.admission import Refusal, refusal
+from shared.channels import service_config
 from shared.doorstep import Doorstep
 from shared.errors import TooManyCalls
 from tests.integration.shared.edge import read_refusal
 
-JUDGED, APART = "/test.Doors/Judged", "/test.Doors/Apart"
+SERVICE = "wedsync.broadcast.v1.InboxService"
+JUDGED, APART, ASKED = "/test.Doors/Judged", "/test.Doors/Apart", f"/{SERVICE}/Ask"
 TOO_MANY = refusal(TooManyCalls(retry_after_s=1.5))
 Ask = Callable[[str], Awaitable[bytes]]
 
@@ -42,23 +45,37 @@ class House(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
+async def serve(house: House, port: int) -> tuple[grpc.aio.Server, int]:
+    """A server with that inside on a port that others may have as well, 0 for any."""
+    server = grpc.aio.server()
+    doorstep = Doorstep(house, house.judge, [("grpc.so_reuseport", 1)])
+    doorstep.set_apart([APART])
+    server._server = doorstep
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    return server, port
+
+
 @asynccontextmanager
 async def open_house(house: House) -> AsyncIterator[tuple[grpc.aio.Server, Ask]]:
     """A server with that inside, and how to ask it."""
-    server = grpc.aio.server()
-    doorstep = Doorstep(house, house.judge, ())
-    doorstep.set_apart([APART])
-    server._server = doorstep
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    server, port = await serve(house, 0)
+    async with open_door(port) as ask:
+        yield server, ask
+    await server.stop(None)
+
+
+@asynccontextmanager
+async def open_door(port: int, config: str = "{}") -> AsyncIterator[Ask]:
+    """How to ask whoever listens there, by this service config."""
+    options = (("grpc.service_config", config), ("grpc.initial_reconnect_backoff_ms", 100))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
 
         async def ask(path: str) -> bytes:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
             return await method(b"", timeout=10)
 
-        yield server, ask
-    await server.stop(None)
+        yield ask
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -152,3 +169,52 @@ async def test_leaving_in_a_flood_ends_every_call_at_once() -> None:
     # CANCELLED is what gRPC itself tells those whom it has not taken yet.
     assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert len(house.entered) == ended.count(JUDGED.encode())
+
+
+CONFIGS = pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(Retries.PATIENT.service_config(), id="callers"),
+        pytest.param(service_config([SERVICE]), id="services"),
+    ],
+)
+
+
+@CONFIGS
+async def test_no_call_fails_while_one_process_after_the_other_leaves(config: str) -> None:
+    """Also those that come when it has begun to leave and they cannot know: gRPC tells these CANCELLED."""
+    house = House()
+    house.answers.set()
+    server, port = await serve(house, 0)
+    answers: list[bytes] = []
+    is_over = asyncio.Event()
+
+    async def call(ask: Ask) -> None:
+        while not is_over.is_set():
+            answers.append(await ask(ASKED))
+
+    async with open_door(port, config) as ask, asyncio.TaskGroup() as callers:
+        for _ in range(100):
+            callers.create_task(call(ask))
+        for _ in range(5):
+            before, wanted = server, len(answers) + 1_000
+            server, _ = await serve(house, port)
+            await until(lambda wanted=wanted: len(answers) > wanted)
+            # A service ends so once those that came in are answered; until then gRPC may forget one that came just now.
+            await before.stop(0.2)
+        is_over.set()
+    await server.stop(None)
+
+
+@CONFIGS
+async def test_call_that_its_caller_has_cancelled_is_not_made_again(config: str) -> None:
+    """CANCELLED is tried again only where a server has said it."""
+    house = House()
+    server, port = await serve(house, 0)
+    async with open_door(port, config) as ask:
+        gone = asyncio.create_task(ask(ASKED))
+        await until(lambda: house.entered == [ASKED])
+        gone.cancel()
+        await asyncio.sleep(0.5)
+    await server.stop(None)
+    assert house.entered == [ASKED]

@@ -21,6 +21,9 @@ _SHORTEST_S: Final = 0.01
 # Half of the tokens may be used up by calls that fail, so 500 in a row: enough for a restart of a service that is
 # called a hundred times a second. In an outage each call is made once from there on, until answers have paid for more.
 _BUDGET: Final = {"maxTokens": 1000, "tokenRatio": 0.5}
+# Calls that come to a gRPC server between its decision to leave and its caller's knowing of it end as CANCELLED. What a
+# caller cancels itself is never made again.
+_CUT_OFF: Final = ("UNAVAILABLE", "CANCELLED")
 # Whoever holds a stream goes on from where it was, which a repeated call would not.
 _STREAMS: Final = (
     ("SenderService", "WatchBroadcast"),
@@ -31,7 +34,7 @@ _STREAMS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a call that met UNAVAILABLE is made, and the pauses between: `first_s`, times `multiplier`, each.
+    """How often a call that was cut off is made, and the pauses between: `first_s`, times `multiplier`, each.
 
     That is safe because whatever changes something has a request_id, which stays. With `waits` a call does not fail
     while nobody can be reached: it waits, until its deadline.
@@ -65,7 +68,7 @@ class Retries:
             "initialBackoff": f"{self.first_s:g}s",
             "maxBackoff": f"{self.ceiling_s:g}s",
             "backoffMultiplier": self.multiplier,
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            "retryableStatusCodes": list(_CUT_OFF),
         }
         services = [f"{PACKAGE}.{name}" for names in SERVICES.values() for name in names]
         config = {
