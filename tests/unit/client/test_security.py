@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from wedsync.broadcast.client import Addresses, BroadcastClient, ConfigurationError, insecure, tls
 
+from tests.integration.shared.certificates import Authority
 from tests.unit.client.suite import Suite
 
 ELSEWHERE = (
@@ -59,8 +60,42 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     """And files that can be read."""
     with pytest.raises(ConfigurationError, match="given together"):
         tls(certificate=tmp_path / "cert.pem")
-    with pytest.raises(ConfigurationError, match=r"missing\.pem cannot be read: No such file"):
+    with pytest.raises(ConfigurationError, match=r"authority: .*missing\.pem cannot be read: No such file"):
         tls(authority=tmp_path / "missing.pem")
+
+
+@pytest.mark.parametrize("argument", ["authority", "certificate", "key"])
+def test_files_that_no_connection_can_be_made_with_are_refused(tmp_path: Path, argument: str) -> None:
+    """When the client is made, by the name of the argument: gRPC would let each call find out."""
+    files = Authority(tmp_path).transport("a")
+    given = {"authority": files.authority, "certificate": files.certificate, "key": files.key}
+    assert tls(**given)
+    for number, content in enumerate((b"nothing of the kind", b"", b"\xff\xfe", Path(__file__).read_bytes())):
+        broken = tmp_path / f"broken {number}"
+        broken.write_bytes(content)
+        with pytest.raises(ConfigurationError, match=f"^{argument}: {broken} (has no|must be)"):
+            tls(**{**given, argument: broken})
+
+
+def test_the_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
+    """Nothing would take the two; both are named."""
+    authority = Authority(tmp_path)
+    one, other = authority.transport("one"), authority.transport("other")
+    with pytest.raises(
+        ConfigurationError, match=f"^key: {other.key} must be the key of .* in {one.certificate}"
+    ):
+        tls(certificate=one.certificate, key=other.key)
+
+
+@pytest.mark.parametrize("wrong", ["sendr", "of", "", "from_environment"])
+async def test_what_is_no_server_has_no_channel(wrong: str) -> None:
+    """Neither by a slip nor by the name of something else; the error names those that there are."""
+    async with client("127.0.0.1:1") as inside:
+        with pytest.raises(
+            ConfigurationError, match="one of sender, inbox, preferences, dispatcher"
+        ) as refused:
+            inside.channel(wrong)  # type: ignore[arg-type] # what is refused
+    assert repr(wrong) in str(refused.value)
 
 
 async def test_everything_can_come_from_the_environment(tmp_path: Path) -> None:

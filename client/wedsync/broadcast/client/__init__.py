@@ -1,6 +1,6 @@
 """The broadcast system for those who call it: one client, its errors, and the events of an inbox."""
 
-from wedsync.broadcast.client.addresses import Addresses
+from wedsync.broadcast.client.addresses import Addresses, Server
 from wedsync.broadcast.client.audiences import audience, everyone
 from wedsync.broadcast.client.client import BroadcastClient, SendResult
 from wedsync.broadcast.client.errors import (
@@ -31,6 +31,7 @@ from wedsync.broadcast.v1.common_pb2 import Action, BroadcastState, Priority, Ta
 __all__ = [
     "BroadcastClient",
     "Addresses",
+    "Server",
     "insecure",
     "tls",
     "Plaintext",

@@ -3,9 +3,13 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Final, Literal, Self, TypeAlias, get_args
 
 from wedsync.broadcast.client.errors import ConfigurationError
+
+Server: TypeAlias = Literal["sender", "inbox", "preferences", "dispatcher"]
+"""What can be called, by its name."""
+_SERVERS: Final[tuple[str, ...]] = get_args(Server)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,10 @@ class Addresses:
         """Reads SENDER_ADDR, INBOX_ADDR, PREFERENCES_ADDR and DISPATCHER_ADDR."""
         return cls(**{each.name: variables.get(_variable(each.name), "").strip() for each in fields(cls)})
 
-    def of(self, server: str) -> str:
-        """The address of a server such as "sender". Raises ConfigurationError when it was not given."""
+    def of(self, server: Server) -> str:
+        """The address of a server. Raises ConfigurationError when it was not given, or there is no such server."""
+        if server not in _SERVERS:
+            raise ConfigurationError(f"There is no server {server!r}: it is one of {', '.join(_SERVERS)}.")
         address: str = getattr(self, server)
         if not address:
             raise ConfigurationError(

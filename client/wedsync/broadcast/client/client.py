@@ -9,7 +9,7 @@ from typing import Final, Self, TypeVar
 from uuid import uuid4
 
 import grpc
-from wedsync.broadcast.client.addresses import Addresses
+from wedsync.broadcast.client.addresses import Addresses, Server
 from wedsync.broadcast.client.calls import Terms
 from wedsync.broadcast.client.connections import Connections
 from wedsync.broadcast.client.errors import ConfigurationError
@@ -138,8 +138,8 @@ class BroadcastClient:
         """Ends connections, and calls that still run after `grace_s` seconds."""
         await self._connections.close(grace_s)
 
-    def channel(self, server: str) -> grpc.aio.Channel:
-        """The channel to "sender", "inbox", "preferences" or "dispatcher", for stubs that have no property here."""
+    def channel(self, server: Server) -> grpc.aio.Channel:
+        """The channel to a server, for stubs that have no property here. Raises ConfigurationError."""
         return self._connections.channel(server)
 
     @property

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
-from wedsync.broadcast.client.addresses import Addresses
+from wedsync.broadcast.client.addresses import Addresses, Server
+from wedsync.broadcast.client.errors import CLOSED, ConfigurationError
 from wedsync.broadcast.client.retries import Retries
 from wedsync.broadcast.client.security import Plaintext, Security, require_private
 
@@ -26,21 +27,25 @@ class Connections:
     security: Security
     retries: Retries
     interceptors: Sequence[grpc.aio.ClientInterceptor]
-    _channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+    _channels: dict[Server, grpc.aio.Channel] = field(default_factory=dict)
+    _is_closed: bool = False
 
-    def channel(self, server: str) -> grpc.aio.Channel:
-        """The channel to a server such as "sender". Raises ConfigurationError without an address, or a safe one."""
+    def channel(self, server: Server) -> grpc.aio.Channel:
+        """The channel to a server. Raises ConfigurationError without an address, or a safe one, and after `close`."""
+        if self._is_closed:
+            raise ConfigurationError(CLOSED)
         if server not in self._channels:
             self._channels[server] = self._open(server)
         return self._channels[server]
 
     async def close(self, grace_s: float | None = None) -> None:
-        """Ends them, and calls that still run after `grace_s` seconds."""
+        """Ends them, and calls that still run after `grace_s` seconds; opens no others."""
+        self._is_closed = True
         channels, self._channels = self._channels, {}
         for channel in channels.values():
             await channel.close(grace_s)
 
-    def _open(self, server: str) -> grpc.aio.Channel:
+    def _open(self, server: Server) -> grpc.aio.Channel:
         address = self.addresses.of(server)
         options = [("grpc.service_config", self.retries.service_config()), *_OPTIONS]
         if not isinstance(self.security, Plaintext):

@@ -11,10 +11,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 _DOMAIN: Final = "broadcast.wedsync"
 _STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
+CLOSED: Final = "This client is closed."
+"""What a ConfigurationError says of every call after `close`."""
 
 
 class ConfigurationError(ValueError):
-    """The client was told something that cannot work; nothing was called."""
+    """The client was told something that cannot work, or was closed: the call was not made."""
 
 
 @dataclass(frozen=True, slots=True)

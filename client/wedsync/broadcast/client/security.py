@@ -1,6 +1,7 @@
 """Owns how connections are protected: TLS or mTLS, and plaintext only where nobody listens in."""
 
 import ipaddress
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +26,18 @@ def tls(
 ) -> grpc.ChannelCredentials:
     """TLS; with a certificate and its key, mTLS. All are PEM files, read now.
 
-    `authority` has the certificates that are trusted, those of the system when absent. Raises ConfigurationError.
+    `authority` has the certificates that are trusted, those of the system when absent. Raises ConfigurationError, which
+    names the argument, for a file that cannot be read, or that no connection could be made with.
     """
     if (certificate is None) != (key is None):
         raise ConfigurationError("A client certificate and its key are given together, or neither.")
-    return grpc.ssl_channel_credentials(
-        root_certificates=_content(authority),
-        private_key=_content(key),
-        certificate_chain=_content(certificate),
-    )
+    roots, chain, private = (
+        _content("authority", authority), _content("certificate", certificate), _content("key", key),
+    )  # fmt: skip
+    _require_certificates("authority", authority)
+    _require_certificates("certificate", certificate)
+    _require_pair(certificate, key)
+    return grpc.ssl_channel_credentials(root_certificates=roots, private_key=private, certificate_chain=chain)
 
 
 def insecure(*, mesh: bool = False) -> Plaintext:
@@ -72,10 +76,32 @@ def _is_local(address: str) -> bool:
         return False
 
 
-def _content(path: Path | None) -> bytes | None:
+def _require_certificates(argument: str, path: Path | None) -> None:
+    """gRPC takes any bytes, and lets each call find out that it cannot connect."""
+    if path is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError as error:
+        raise ConfigurationError(f"{argument}: {path} has no certificate in PEM: {error}") from error
+
+
+def _require_pair(certificate: Path | None, key: Path | None) -> None:
+    if certificate is None:
+        return
+    try:
+        # Nobody is there to be asked for a password.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise ConfigurationError(
+            f"key: {key} must be the key of the certificate in {certificate}, in PEM and without a password: {error}"
+        ) from error
+
+
+def _content(argument: str, path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ConfigurationError(f"{argument}: {path} cannot be read: {error.strerror}.") from error
