@@ -125,7 +125,7 @@ async def test_nobody_there_is_waited_for_until_the_deadline() -> None:
 
 
 async def test_who_says_when_to_come_again_is_asked_again(suite: Suite) -> None:
-    """Each time after what the hint says, and not before: a busy service, and one that lacks another."""
+    """Each time after what the hint says: a busy service, and one that lacks another once gRPC's tries are over."""
     suite.sender.script.steps += [
         errors.TooManyCalls(retry_after_s=0.5),
         errors.TooManyCalls(retry_after_s=2.0),
@@ -147,6 +147,18 @@ async def test_waiting_patiently_has_a_budget(suite: Suite) -> None:
         with pytest.raises(Overloaded):
             await client.send(**NEWS, wait_s=0.0)
     assert [2.0] == suite.pauses.slept
+
+
+async def test_a_service_that_says_now_is_not_asked_again_at_once(suite: Suite) -> None:
+    """There is always a pause, so a call that may not wait does not, and one that may ends."""
+    suite.sender.script.steps += [errors.TooManyCalls(retry_after_s=0.0)] * 100
+    async with suite.client() as client:
+        with pytest.raises(Overloaded):
+            await client.get("b")
+        assert (len(suite.sender.script.asked), suite.pauses.slept) == (1, [])
+        with pytest.raises(Overloaded):
+            await client.send(**NEWS, wait_s=0.35)
+    assert suite.pauses.slept == [0.1, 0.1, 0.1]
 
 
 async def test_an_inbox_waits_patiently_and_has_its_deadline(suite: Suite) -> None:

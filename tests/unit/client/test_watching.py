@@ -98,6 +98,14 @@ async def test_a_watch_comes_back_when_it_was_told(suite: Suite) -> None:
     assert suite.pauses.slept == [7.0, 0.2, 0.4, 0.8]
 
 
+async def test_a_watch_that_was_told_to_come_at_once_pauses(suite: Suite) -> None:
+    """It would do nothing else until there is room."""
+    suite.inbox.script.steps += [errors.TooManyStreams(retry_after_s=0.0)] * 2
+    async with suite.client() as client:
+        await _first(client.inbox().watch(), 1)
+    assert suite.pauses.slept == [0.1, 0.1]
+
+
 async def test_a_watch_that_was_away_too_long_begins_anew(suite: Suite) -> None:
     """With a snapshot that says so, and goes on from there."""
     suite.inbox.log = ["a", "b"]
@@ -149,16 +157,16 @@ async def test_a_watch_that_may_not_is_given_up(
     numbers = iter(range(10))
 
     async def ask() -> str:
-        return f"token {next(numbers)}"
+        return f"token-{next(numbers)}"
 
     suite.inbox.script.steps += [refusal] * 3
     async with suite.client() as client:
         with pytest.raises(kind):
             await _first(client.inbox(ask).watch(), 1)
-        assert suite.inbox.script.tokens() == ["token 0", "token 1"]
+        assert suite.inbox.script.tokens() == ["token-0", "token-1"]
         with pytest.raises(kind):
-            await _first(client.inbox("the only one").watch(), 1)
-    assert suite.inbox.script.tokens()[2:] == ["the only one"]
+            await _first(client.inbox("the-only-one").watch(), 1)
+    assert suite.inbox.script.tokens()[2:] == ["the-only-one"]
 
 
 async def test_a_watch_waits_for_its_token(suite: Suite) -> None:
@@ -237,12 +245,12 @@ async def test_a_token_that_outlived_an_outage_may_be_refused(suite: Suite) -> N
     numbers = iter(range(10))
 
     async def ask() -> str:
-        return f"token {next(numbers)}"
+        return f"token-{next(numbers)}"
 
     suite.inbox.script.steps += [errors.TokenExpired(), AWAY, errors.TokenExpired()]
     async with suite.client() as client:
         await _first(client.inbox(ask).watch(), 1)
-    assert suite.inbox.script.tokens() == ["token 0", "token 1", "token 1", "token 2"]
+    assert suite.inbox.script.tokens() == ["token-0", "token-1", "token-1", "token-2"]
 
 
 async def test_patience_can_end(suite: Suite) -> None:

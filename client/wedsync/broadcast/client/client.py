@@ -306,9 +306,11 @@ class BroadcastClient:
     async def patiently(self, call: Callable[[], Awaitable[Answer]], wait_s: float | None = None) -> Answer:
         """The answer to a call of any stub, made again whenever a service refuses it and says when to come again.
 
-        It does when it has no room, when it lacks something that it needs, and when a limit is used up. A request
-        that changes something should have its request_id: each try would be given another. Raises the refusal once
-        that would be more than `wait_s` seconds of waiting in all; None is what the client was told.
+        It does when it has no room, when it lacks something that it needs, and when a limit is used up. What it lacks
+        something for (UNAVAILABLE) gRPC has tried again by then, after pauses of its own (see Retries): what counts is
+        when the last of those tries was told to come again. A request that changes something should have its
+        request_id: each try would be given another. Raises the refusal once that would be more than `wait_s` seconds
+        of waiting in all; None is what the client was told.
         """
         return await self._waiting.patiently(call, self._wait_s if wait_s is None else wait_s)
 

@@ -36,6 +36,7 @@ _STREAMS: Final = (
 class Retries:
     """How often a call that was cut off is made, and the pauses between: `first_s`, times `multiplier`, each.
 
+    That is any UNAVAILABLE, also one by which a service says when to come again: gRPC does not read that.
     That is safe because whatever changes something has a request_id, which stays. With `waits` a call does not fail
     while nobody can be reached: it waits, until its deadline.
     """

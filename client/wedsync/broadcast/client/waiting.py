@@ -13,6 +13,8 @@ from wedsync.broadcast.client.errors import BroadcastError
 Answer = TypeVar("Answer")
 
 _FIRST_S: Final = 0.2
+# Whoever is told to come again at once would otherwise do nothing else.
+_LEAST_S: Final = 0.1
 _CEILING_S: Final = 5.0
 # Of those who were told the same moment, not all come in it.
 _SPREAD: Final = 0.1
@@ -27,9 +29,9 @@ class Waiting:
     chance: Callable[[], float] = random.random
 
     def pause_s(self, failures: int, hint: timedelta | None) -> float:
-        """Seconds until the next try, after so many failures in a row; never less than a service has said."""
+        """Seconds until the next try, after so many failures in a row; never less than the hint of a service."""
         if hint is not None:
-            return hint.total_seconds() * (1.0 + _SPREAD * self.chance())
+            return max(_LEAST_S, hint.total_seconds()) * (1.0 + _SPREAD * self.chance())
         whole = min(_CEILING_S, _FIRST_S * 2.0 ** min(failures - 1, 16))
         return whole * (0.5 + 0.5 * self.chance())
 
