@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from wedsync.broadcast.client import Addresses, BroadcastClient, Retries, Token, Waiting, insecure
@@ -19,7 +19,14 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Step: TypeAlias = ServiceError | grpc.StatusCode | Callable[[Context], Awaitable[None]] | None
 """What becomes of a call: refused as services do, ended with a bare code, something else, or answered."""
 
+Answer = TypeVar("Answer")
+
 SOMEBODY = "somebody"
+
+
+async def within_reason(call: Awaitable[Answer]) -> Answer:
+    """What a call comes to; one that hangs, or goes on for ever, fails its test."""
+    return await asyncio.wait_for(call, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +220,7 @@ class Suite:
         deadline_s: float = 10.0,
         wait_s: float = 0.0,
         retries: Retries = Retries.PATIENT,
+        waiting: Waiting | None = None,
     ) -> BroadcastClient:
         """A client of it, with these options."""
         return BroadcastClient(
@@ -222,7 +230,7 @@ class Suite:
             deadline_s=deadline_s,
             wait_s=wait_s,
             retries=retries,
-            waiting=self.pauses.waiting(),
+            waiting=waiting or self.pauses.waiting(),
         )
 
 

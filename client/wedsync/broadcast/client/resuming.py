@@ -14,14 +14,15 @@ from wedsync.broadcast.client.errors import (
     Unavailable,
     error_of,
 )
-from wedsync.broadcast.client.tokens import Metadata, Tokens, bearer
+from wedsync.broadcast.client.tokens import Metadata, Tokens, UnusableToken, bearer
 from wedsync.broadcast.client.waiting import Waiting
 
 Answer = TypeVar("Answer")
 OnInterruption: TypeAlias = Callable[[BroadcastError], None]
 """Is told of each interruption before the wait; what it raises ends the watch.
 
-When there was no token for another stream, what the function that gives them raised is the error's `__cause__`.
+When there was no token for another stream, the error's `__cause__` is what the function that gives them raised, or a
+ConfigurationError when it gave an empty one. It hears of no token that cannot be sent: that ends the watch.
 """
 Begin: TypeAlias = Callable[[Metadata], grpc.aio.UnaryStreamCall[Any, Answer]]
 """Opens the stream where it is to go on."""
@@ -116,6 +117,8 @@ async def _token(refused: str | None, tokens: Tokens) -> str | None:
         if refused is not None and not await tokens.renewed(refused):
             return None
         return await tokens.current()
+    except UnusableToken:
+        raise
     except Exception as error:
         raise _interrupted(f"No token was to be had ({type(error).__name__}).") from error
 

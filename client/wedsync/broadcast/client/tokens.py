@@ -5,6 +5,7 @@ import base64
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias, TypeVar
 
@@ -18,8 +19,15 @@ Metadata: TypeAlias = tuple[tuple[str, str], ...]
 Answer = TypeVar("Answer")
 
 _FILE_LOOK_S: Final = 1.0
+_ASK_AGAIN_S: Final = 1.0
 # Services take a token for half a minute after its end, since clocks differ; a call should not need that.
 _EARLY_S: Final = 30.0
+# What is not needed yet may not keep a call for longer.
+_EARLY_WAIT_S: Final = 2.0
+
+
+class UnusableToken(ConfigurationError):
+    """A token that no call can carry: asking for it again would be no use."""
 
 
 class Tokens(Protocol):
@@ -55,11 +63,21 @@ async def authorized(tokens: Tokens, call: Callable[[Metadata], Awaitable[Answer
     return await call(bearer(await tokens.current()))
 
 
+def _usable(token: str, what: str) -> str:
+    """The token without space around it, empty when there is none. Raises UnusableToken, which never has its text."""
+    token = token.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UnusableToken(
+            f"{what} cannot be sent: a space, a line break or a character beyond ASCII is inside."
+        )
+    return token
+
+
 class _FixedToken:
     """One that stays."""
 
     def __init__(self, token: str) -> None:
-        self._token = token.strip()
+        self._token = _usable(token, "The token")
         if not self._token:
             raise ConfigurationError("The token is empty.")
 
@@ -96,18 +114,25 @@ class _TokenFile:
 
     def _look_quietly(self) -> None:
         """While the file is missing or empty, the last token there was is as good as any."""
-        try:
+        # Each call has the same error until the file has something else than what cannot be sent.
+        self._next_look = 0.0
+        with suppress(OSError):
             self._look()
-        except OSError:
-            return
+        self._next_look = time.monotonic() + _FILE_LOOK_S
 
     def _look(self) -> None:
-        self._next_look = time.monotonic() + _FILE_LOOK_S
         status = self._path.stat()
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         if stamp != self._stamp:
-            self._token = self._path.read_text().strip() or self._token
+            self._token = _usable(self._text(), f"The token in {self._path}") or self._token
             self._stamp = stamp
+
+    def _text(self) -> str:
+        try:
+            return self._path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            # Its error would hand the bytes on.
+            raise UnusableToken(f"The token's file is not text in UTF-8: {self._path}.") from None
 
 
 class _AskedToken:
@@ -117,25 +142,51 @@ class _AskedToken:
         self._source = source
         self._asking = asyncio.Lock()
         self._token = ""
-        self._good_until = 0.0
+        self._ends_at = 0.0
+        self._is_asking_early = False
+        self._next_early = 0.0
+        self._next_after_refusal = 0.0
 
     async def current(self) -> str:
+        if self._is_asking_early:
+            return self._token
         async with self._asking:
-            if not self._token or time.time() >= self._good_until:
-                await self._ask()
+            if not self._has(_EARLY_S):
+                await (self._ask_early() if self._has(0.0) else self._ask())
             return self._token
 
     async def renewed(self, refused: str) -> bool:
         async with self._asking:
-            if self._token == refused:
+            if self._token == refused and time.monotonic() >= self._next_after_refusal:
                 await self._ask()
+                if self._token == refused:
+                    # Others who were refused with it need not hear the same from the function, one after the other.
+                    self._next_after_refusal = time.monotonic() + _ASK_AGAIN_S
             return self._token != refused
 
+    def _has(self, seconds: float) -> bool:
+        """Whether there is a token that is good for so long."""
+        return self._token != "" and time.time() < self._ends_at - seconds
+
+    async def _ask_early(self) -> None:
+        """Asks for the next while the last is good: others go on with that meanwhile, and so do all when it fails."""
+        if time.monotonic() < self._next_early:
+            return
+        self._is_asking_early, self._next_early = True, time.monotonic() + _ASK_AGAIN_S
+        try:
+            with suppress(Exception):
+                async with asyncio.timeout(_EARLY_WAIT_S):
+                    await self._ask()
+        finally:
+            self._is_asking_early = False
+
     async def _ask(self) -> None:
-        self._token = (await self._source()).strip()
-        if not self._token:
+        token = _usable(await self._source(), "The token that a function gave")
+        if not token:
             raise ConfigurationError("The function that gives tokens gave an empty one.")
-        self._good_until = _expiry(self._token) - _EARLY_S
+        if token != self._token:
+            self._next_after_refusal = 0.0
+        self._token, self._ends_at = token, _expiry(token)
 
 
 def _expiry(token: str) -> float:
