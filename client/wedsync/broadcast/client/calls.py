@@ -7,11 +7,13 @@ from uuid import uuid4
 
 import grpc
 from google.protobuf.message import Message
-from wedsync.broadcast.client.errors import error_of
-from wedsync.broadcast.client.tokens import Metadata, Tokens, authorized, bearer
+from wedsync.broadcast.client.deadlines import Deadline
+from wedsync.broadcast.client.errors import CLOSED, ConfigurationError, error_of
+from wedsync.broadcast.client.tokens import LACKING, Metadata, Tokens, authorized, bearer
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Call = TypeVar("Call")
 Details: TypeAlias = grpc.aio.ClientCallDetails
 Requests: TypeAlias = AsyncIterable[Request] | Iterable[Request]
 
@@ -35,9 +37,14 @@ class Terms:
         return None if _AUTHORIZATION in (details.metadata or ()) else self.tokens
 
     async def begin(self, details: Details) -> Details:
-        """The details of a stream with what it lacks."""
+        """The details of a stream with what it lacks. Raises DeadlineExceeded when its token does not come in time."""
         tokens = self.speaks_for(details)
-        return details if tokens is None else _with_metadata(details, bearer(await tokens.current()))
+        if tokens is None:
+            return details
+        deadline = Deadline(self.deadline_s if details.timeout is None else details.timeout)
+        token = await deadline.wait_for(tokens.current(), LACKING)
+        left_s = None if details.timeout is None else deadline.remaining_s()
+        return _with_metadata(details, bearer(token), left_s)
 
 
 class _UnaryCalls(grpc.aio.UnaryUnaryClientInterceptor):
@@ -52,11 +59,12 @@ class _UnaryCalls(grpc.aio.UnaryUnaryClientInterceptor):
         client_call_details: Details,
         request: Request,
     ) -> grpc.aio.UnaryUnaryCall[Request, Response]:
-        details = _with_deadline(client_call_details, self._terms.deadline_s)
+        details = client_call_details
+        deadline_s = self._terms.deadline_s if details.timeout is None else details.timeout
         identified = _identified(request)
 
-        async def attempt(metadata: Metadata) -> grpc.aio.UnaryUnaryCall[Request, Response]:
-            call = await continuation(_with_metadata(details, metadata), identified)
+        async def attempt(metadata: Metadata, left_s: float) -> grpc.aio.UnaryUnaryCall[Request, Response]:
+            call = await _made(continuation(_with_metadata(details, metadata, left_s), identified))
             try:
                 await call
             except grpc.aio.AioRpcError as error:
@@ -64,7 +72,7 @@ class _UnaryCalls(grpc.aio.UnaryUnaryClientInterceptor):
             return call
 
         tokens = self._terms.speaks_for(details)
-        return await (attempt(()) if tokens is None else authorized(tokens, attempt))
+        return await (attempt((), deadline_s) if tokens is None else authorized(tokens, deadline_s, attempt))
 
 
 class _AnswerStreams(grpc.aio.UnaryStreamClientInterceptor):
@@ -79,7 +87,8 @@ class _AnswerStreams(grpc.aio.UnaryStreamClientInterceptor):
         client_call_details: Details,
         request: Request,
     ) -> AsyncIterator[Response]:
-        return _answers(await continuation(await self._terms.begin(client_call_details), request))
+        details = await self._terms.begin(client_call_details)
+        return _answers(await _made(continuation(details, request)))
 
 
 class _Conversations(grpc.aio.StreamStreamClientInterceptor):
@@ -96,7 +105,16 @@ class _Conversations(grpc.aio.StreamStreamClientInterceptor):
         client_call_details: Details,
         request_iterator: Requests[Request],
     ) -> AsyncIterator[Response]:
-        return _answers(await continuation(await self._terms.begin(client_call_details), request_iterator))
+        details = await self._terms.begin(client_call_details)
+        return _answers(await _made(continuation(details, request_iterator)))
+
+
+async def _made(call: Awaitable[Call]) -> Call:
+    """A call that was begun. Raises ConfigurationError on a channel that the client has closed."""
+    try:
+        return await call
+    except grpc.aio.UsageError as error:
+        raise ConfigurationError(CLOSED) from error
 
 
 async def _answers(
@@ -122,18 +140,12 @@ def _identified(request: Request) -> Request:
     return identified
 
 
-def _with_deadline(details: Details, deadline_s: float) -> Details:
-    return details if details.timeout is not None else _changed(details, timeout=deadline_s)
-
-
-def _with_metadata(details: Details, added: Metadata) -> Details:
-    """The details with more metadata, in a copy: gRPC hands the same to every attempt."""
-    return _changed(details, metadata=grpc.aio.Metadata(*(details.metadata or ()), *added))
-
-
-def _changed(details: Details, **fields: Any) -> Details:  # noqa: ANN401 # what a call has
-    kept: dict[str, Any] = {
-        name: getattr(details, name)
-        for name in ("method", "timeout", "metadata", "credentials", "wait_for_ready")
-    }
-    return grpc.aio.ClientCallDetails(**kept | fields)
+def _with_metadata(details: Details, added: Metadata, timeout: float | None) -> Details:
+    """The details with more metadata and what is left of time, in a copy: gRPC hands the same to every attempt."""
+    return grpc.aio.ClientCallDetails(
+        method=details.method,
+        timeout=timeout,
+        metadata=grpc.aio.Metadata(*(details.metadata or ()), *added),
+        credentials=details.credentials,
+        wait_for_ready=details.wait_for_ready,
+    )

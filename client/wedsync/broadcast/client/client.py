@@ -94,11 +94,13 @@ class BroadcastClient:
         """Connects at the first call.
 
         `token` is whose calls they are; without one each call needs metadata of its own. `security` is TLS with the
-        system's authorities when absent. A unary call ends after `deadline_s`, unless it says another timeout. The
-        calls of this class come again when a service says when, after up to `wait_s` seconds in all; see `patiently`.
+        system's authorities when absent. A unary call ends after `deadline_s`, unless it says another timeout; getting
+        its token and another try with another token are part of it. The calls of this class come again when a service
+        says when, after up to `wait_s` seconds in all, each time with a deadline of its own; see `patiently`.
         `waiting` is for tests.
         """
         self._tokens = None if token is None else tokens_of(token)
+        self._deadline_s = deadline_s
         self._wait_s = wait_s
         self._waiting = waiting or Waiting()
         terms = Terms(self._tokens, deadline_s)
@@ -135,7 +137,11 @@ class BroadcastClient:
         await self.close()
 
     async def close(self, grace_s: float | None = None) -> None:
-        """Ends connections, and calls that still run after `grace_s` seconds."""
+        """Ends connections, and calls that still run after `grace_s` seconds.
+
+        A watch ends with a ConfigurationError, any other call that still runs is cancelled. There are no calls after
+        this: whatever is called raises ConfigurationError.
+        """
         await self._connections.close(grace_s)
 
     def channel(self, server: Server) -> grpc.aio.Channel:
@@ -176,7 +182,7 @@ class BroadcastClient:
             self.inboxes,
             tokens,
             self._waiting,
-            deadline_s=deadline_s,
+            deadline_s=self._deadline_s if deadline_s is None else deadline_s,
             wait_s=self._wait_s if wait_s is None else wait_s,
         )
 
@@ -295,7 +301,7 @@ class BroadcastClient:
         ) -> grpc.aio.UnaryStreamCall[WatchBroadcastRequest, WatchBroadcastResponse]:
             return stub.WatchBroadcast(request, metadata=metadata)
 
-        resumption = Resumption(self._waiting, patience_s, on_interruption)
+        resumption = Resumption(self._waiting, self._deadline_s, patience_s, on_interruption)
         told: WatchBroadcastResponse | None = None
         async for progress in resumed(begin, self._own_tokens(), resumption, may_end=True):
             # A stream begins with what the one before may have said already.

@@ -49,7 +49,7 @@ class Inbox:
         tokens: Tokens,
         waiting: Waiting,
         *,
-        deadline_s: float | None,
+        deadline_s: float,
         wait_s: float,
     ) -> None:
         """Made by `BroadcastClient.inbox`."""
@@ -176,7 +176,7 @@ class Inbox:
         An outage is waited for, for as long as it takes, or `patience_s` seconds. A stream on which not even a sign
         of life came for `silence_s` is left for another; the inbox gives one every 20 s at least.
         """
-        resumption = Resumption(self._waiting, patience_s, on_interruption, silence_s)
+        resumption = Resumption(self._waiting, self._deadline_s, patience_s, on_interruption, silence_s)
         return InboxWatch(self._stub, self._tokens, resumption, cursor)
 
     async def _record(
@@ -200,10 +200,12 @@ class Inbox:
     async def _call(
         self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request
     ) -> Response:
-        async def attempt(metadata: Metadata) -> Response:
-            return await method(request, metadata=metadata, timeout=self._deadline_s)
+        async def attempt(metadata: Metadata, left_s: float) -> Response:
+            return await method(request, metadata=metadata, timeout=left_s)
 
-        return await self._waiting.patiently(lambda: authorized(self._tokens, attempt), self._wait_s)
+        return await self._waiting.patiently(
+            lambda: authorized(self._tokens, self._deadline_s, attempt), self._wait_s
+        )
 
 
 class InboxWatch:
@@ -212,7 +214,8 @@ class InboxWatch:
     It goes on after its last event whatever interrupts it, a token that cannot be had just now included, and ends with
     a BroadcastError when going on is no use: the token was refused and there is no other, or one that was got for it
     was refused as well; the cursor never was one; the service has a defect; patience has ended. Besides that with
-    what the function that gives tokens raises before the first stream, and with what `on_interruption` raises.
+    what the function that gives tokens raises before the first stream, with a ConfigurationError when a token cannot be
+    sent or the client was closed, and with what `on_interruption` raises.
     """
 
     def __init__(self, stub: InboxServiceStub, tokens: Tokens, resumption: Resumption, cursor: str) -> None:

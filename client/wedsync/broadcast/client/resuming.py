@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, TypeAlias, TypeVar
 
 import grpc
+from wedsync.broadcast.client.deadlines import Deadline
 from wedsync.broadcast.client.errors import (
+    CLOSED,
     BroadcastError,
+    ConfigurationError,
     Exhausted,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
     error_of,
 )
-from wedsync.broadcast.client.tokens import Metadata, Tokens, UnusableToken, bearer
+from wedsync.broadcast.client.tokens import LACKING, Metadata, Tokens, UnusableToken, bearer
 from wedsync.broadcast.client.waiting import Waiting
 
 Answer = TypeVar("Answer")
@@ -36,23 +40,31 @@ class Resumption:
     """What happens when a stream has ended.
 
     It gives up once it has failed for longer than `patience_s` without a word between, never when that is None. A
-    stream on which there was silence for `silence_s` counts as ended. A token that cannot be had is a failure too.
+    stream on which there was silence for `silence_s` counts as ended. A token that cannot be had is a failure too, also
+    one that has not come after `asking_s`; one that no call can carry ends it.
     """
 
     waiting: Waiting
+    asking_s: float
     patience_s: float | None = None
     on_interruption: OnInterruption | None = None
     silence_s: float | None = None
     _failures: int = 0
-    _failing_since: float = 0.0
+    _failing_since: float | None = None
     _has_new_token: bool = False
 
     def heard(self) -> None:
         """Something has come."""
-        self._failures, self._has_new_token = 0, False
+        self._failures, self._failing_since, self._has_new_token = 0, None, False
+
+    async def first_token(self, tokens: Tokens) -> str:
+        """The token to open the first stream with. Raises what the caller's function raises."""
+        return await self._asking().wait_for(tokens.current(), LACKING)
 
     async def after(self, error: BroadcastError, tokens: Tokens, token: str) -> str:
         """The token to open the stream again with, once it is time for that. Raises the error when that is no use."""
+        if self._failing_since is None:
+            self._failing_since = self.waiting.clock()
         refused = token if isinstance(error, Unauthenticated | PermissionDenied) else None
         if refused is None:
             await self._wait(error)
@@ -68,23 +80,30 @@ class Resumption:
         """The next token; None when there is none but the one that was refused."""
         while True:
             try:
-                return await _token(refused, tokens)
+                return await self._asking().wait_for(_token(refused, tokens), LACKING)
             except Unavailable as failure:
                 await self._wait(failure)
 
     async def _wait(self, error: BroadcastError) -> None:
         if not _is_interruption(error):
             raise error
-        if not self._failures:
-            self._failing_since = self.waiting.clock()
         self._failures += 1
         pause_s = self.waiting.pause_s(self._failures, error.retry_after)
-        failing_s = self.waiting.clock() - self._failing_since
-        if self.patience_s is not None and failing_s + pause_s > self.patience_s:
+        if pause_s > self._patience_left_s():
             raise error
         if self.on_interruption is not None:
             self.on_interruption(error)
         await self.waiting.sleep(pause_s)
+
+    def _asking(self) -> Deadline:
+        return Deadline(max(0.0, min(self.asking_s, self._patience_left_s())))
+
+    def _patience_left_s(self) -> float:
+        if self.patience_s is None:
+            return inf
+        if self._failing_since is None:
+            return self.patience_s
+        return self._failing_since + self.patience_s - self.waiting.clock()
 
 
 async def resumed(
@@ -92,9 +111,10 @@ async def resumed(
 ) -> AsyncGenerator[Answer, None]:
     """What one stream says after the other. With `may_end` a stream that ends in order is the last.
 
-    Raises what `tokens` raises before the first; later that is an interruption like any other.
+    Raises what `tokens` raises before the first; later that is an interruption like any other, but for UnusableToken.
+    Raises ConfigurationError once the client is closed.
     """
-    token = await tokens.current()
+    token = await resumption.first_token(tokens)
     while True:
         call = begin(bearer(token))
         try:
@@ -106,6 +126,11 @@ async def resumed(
             ended: BroadcastError = _interrupted("The stream has ended.")
         except grpc.aio.AioRpcError as error:
             ended = error_of(error)
+        except asyncio.CancelledError as error:
+            # Closing a client cancels its calls, which would look as if somebody had cancelled this task.
+            if _is_cancelled():
+                raise
+            raise ConfigurationError(CLOSED) from error
         finally:
             call.cancel()
         token = await resumption.after(ended, tokens, token)
@@ -120,7 +145,7 @@ async def _token(refused: str | None, tokens: Tokens) -> str | None:
     except UnusableToken:
         raise
     except Exception as error:
-        raise _interrupted(f"No token was to be had ({type(error).__name__}).") from error
+        raise _interrupted(f"{LACKING} ({type(error).__name__}).") from error
 
 
 async def _heard(
@@ -136,6 +161,11 @@ async def _heard(
         except TimeoutError:
             raise _interrupted(f"Nothing was heard for {silence_s:g} s.") from None
         yield answer
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _is_interruption(error: BroadcastError) -> bool:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias, TypeVar
 
+from wedsync.broadcast.client.deadlines import Deadline
 from wedsync.broadcast.client.errors import ConfigurationError, Unauthenticated
 
 TokenSource: TypeAlias = Callable[[], Awaitable[str]]
@@ -18,6 +19,8 @@ Token: TypeAlias = str | Path | TokenSource
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 Answer = TypeVar("Answer")
 
+LACKING: Final = "No token was to be had"
+"""How an error begins that is for want of one."""
 _FILE_LOOK_S: Final = 1.0
 _ASK_AGAIN_S: Final = 1.0
 # Services take a token for half a minute after its end, since clocks differ; a call should not need that.
@@ -52,15 +55,22 @@ def bearer(token: str) -> Metadata:
     return (("authorization", f"Bearer {token}"),)
 
 
-async def authorized(tokens: Tokens, call: Callable[[Metadata], Awaitable[Answer]]) -> Answer:
-    """The answer to a call, which is made once more when its token was refused and there is another one by now."""
-    token = await tokens.current()
+async def authorized(
+    tokens: Tokens, deadline_s: float, call: Callable[[Metadata, float], Awaitable[Answer]]
+) -> Answer:
+    """The answer to a call, which is made once more when its token was refused and there is another one by now.
+
+    Both, and the asking for tokens, share `deadline_s`: the call is told what is left. Raises DeadlineExceeded.
+    """
+    deadline = Deadline(deadline_s)
+    token = await deadline.wait_for(tokens.current(), LACKING)
     try:
-        return await call(bearer(token))
+        return await call(bearer(token), deadline.remaining_s())
     except Unauthenticated:
-        if not await tokens.renewed(token):
+        if not await deadline.wait_for(tokens.renewed(token), f"The token was refused. {LACKING} instead"):
             raise
-    return await call(bearer(await tokens.current()))
+    token = await deadline.wait_for(tokens.current(), LACKING)
+    return await call(bearer(token), deadline.remaining_s())
 
 
 def _usable(token: str, what: str) -> str:
