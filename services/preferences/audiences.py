@@ -10,6 +10,7 @@ from uuid import UUID
 
 from services.preferences.changes import Changes
 from services.preferences.domain import (
+    NOBODY,
     Channel,
     Rules,
     Slice,
@@ -17,6 +18,7 @@ from services.preferences.domain import (
     changed_by_time,
     decide,
     outsiders,
+    without_channel,
 )
 from services.preferences.index import FacetKind, SetIndex
 from services.preferences.keeper import IndexKeeper
@@ -290,8 +292,9 @@ def _affected(
         return members
     changed = changes.recipients | changed_by_time(question.rules, members, view, since, now)
     if not changes.weddings.isdisjoint(question.wall):
-        # Who has left one of several teams may be left with those that they have muted.
+        # Who has left one of several teams may be left with those that they have muted, or have without a channel.
         changed |= view.wedding_muted
+        changed |= without_channel(view) if len(question.wall) > 1 else NOBODY
     return members & changed | outsiders(members, view)
 
 

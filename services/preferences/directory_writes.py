@@ -8,7 +8,7 @@ import structlog
 from wedsync.broadcast.v1 import directory_pb2
 
 from services.preferences.directory import check_people, check_weddings
-from services.preferences.messages import broken_dates, to_person, to_uuids, to_wedding
+from services.preferences.messages import broken_dates, to_person, to_wedding
 from services.preferences.store import DirectoryStore
 from services.preferences.wall import InboxWall
 from shared.audience import Audience
@@ -100,7 +100,7 @@ class DirectoryWrites:
         self, request: directory_pb2.SetWeddingTeamRequest
     ) -> directory_pb2.SetWeddingTeamResponse:
         """Replace a wedding's team and have the inbox apply it. Raises NotFound, InvalidField."""
-        wedding_id, user_ids = UUID(request.wedding_id), to_uuids(request.user_ids)
+        wedding_id, user_ids = UUID(request.wedding_id), [UUID(each) for each in request.user_ids]
 
         async def write(transaction: Transaction) -> directory_pb2.SetWeddingTeamResponse:
             written = await self._store.set_team(transaction, current_identity().name, wedding_id, user_ids)

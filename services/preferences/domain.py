@@ -97,13 +97,23 @@ class WeddingDay:
         """Whether it begins within 24 hours or is going on: from 24 hours before its day until that day's end."""
         if abs((self.day - now.date()).days) > _FAR_DAYS:
             return False
-        begins = local_midnight(self.day, self.time_zone)
-        return begins - _LAST_DAY <= now < local_midnight(self.day + timedelta(days=1), self.time_zone)
+        return self.near_from() <= now < local_midnight(self.day + timedelta(days=1), self.time_zone)
+
+    def near_from(self) -> datetime:
+        """The moment 24 hours before its day. Raises OverflowError at the ends of the calendar."""
+        return local_midnight(self.day, self.time_zone) - _LAST_DAY
+
+    def next_near(self, now: datetime) -> datetime | None:
+        """That moment if it comes within days, None if it is over or far away."""
+        if abs((self.day - now.date()).days) > _FAR_DAYS:
+            return None
+        near = self.near_from()
+        return near if near > now else None
 
 
 @dataclass(frozen=True, slots=True)
 class WeddingChannels:
-    """Those whose filter of the wedding in question replaces their channels; of these, those who chose each channel."""
+    """Those whose filters of the weddings in question replace their channels; of these, those who have each channel."""
 
     filtered: Audience = field(default_factory=Audience)
     chosen: Mapping[Channel, Audience] = field(default_factory=dict)
@@ -166,6 +176,13 @@ def outsiders(members: Audience, view: View) -> Audience:
     return Audience.union_of(members & barred for _, barred in _outside(members, view))
 
 
+def without_channel(view: View) -> Audience:
+    """Those who do not want one of the channels that there is a decision about."""
+    return Audience.union_of(
+        _off(channel, view) for channel in DECIDED_CHANNELS if channel is not Channel.IN_APP
+    )
+
+
 def changed_by_time(rules: Rules, members: Audience, view: View, since: datetime, now: datetime) -> Audience:
     """Those of `members` whose quiet hours treat the broadcast otherwise at `now` than at `since`."""
     if rules.is_critical:
@@ -186,6 +203,25 @@ def muted_weddings(muted: Iterable[tuple[Audience, Audience]], others: Audience)
     return Audience.union_of(team for team, _ in teams) - heard
 
 
+def wedding_channels(
+    filters: Iterable[tuple[Audience, WeddingChannels]], others: Audience, off: Mapping[Channel, Audience]
+) -> WeddingChannels:
+    """The channels of a broadcast to several weddings: somebody has one when any wedding that reaches them has it.
+
+    `filters` are the weddings with filters of channels, each as those whom it reaches and their filters; `others` are
+    whom the rest of them reach, and `off` those who have a channel switched off where no filter is.
+    """
+    reached = [(team, each, team & each.filtered) for team, each in filters]
+    filtered = Audience.union_of(by for _, _, by in reached)
+    plain = (others | Audience.union_of(team - by for team, _, by in reached)) & filtered
+    chosen = {
+        channel: Audience.union_of(by & each.chosen.get(channel, NOBODY) for _, each, by in reached)
+        | (plain - off.get(channel, NOBODY))
+        for channel in Channel
+    }
+    return WeddingChannels(filtered, chosen)
+
+
 def _bars(rules: Rules, channel: Channel, members: Audience, view: View) -> Iterator[tuple[Reason, Audience]]:
     """Every reason to suppress on a channel with those whom it concerns, in the order in which they count."""
     yield from _outside(members, view)
@@ -202,26 +238,41 @@ def _bars(rules: Rules, channel: Channel, members: Audience, view: View) -> Iter
 
 def _outside(members: Audience, view: View) -> Iterator[tuple[Reason, Audience]]:
     yield Reason.NOT_IN_AUDIENCE, members - view.known
+    # Whoever is erased is taken off the teams as well, and is not waited for as those are who may come back.
+    yield Reason.ERASED, view.erased
     if view.wall is not None:
         yield Reason.OUTSIDE_WALL, members - view.wall
-    yield Reason.ERASED, view.erased
 
 
 def _off(channel: Channel, view: View) -> Audience:
-    """Those who do not want a channel: as their filter of the wedding says, else their role's or their own setting."""
+    """Those who do not want a channel: as their filters of the weddings say, else their role's or their own setting."""
     filtered = view.wedding_channels.filtered
     by_filter = filtered - view.wedding_channels.chosen.get(channel, NOBODY)
     return (view.channel_off.get(channel, NOBODY) - filtered) | by_filter
 
 
 def _asleep(rules: Rules, channel: Channel, view: View, now: datetime) -> Asleep:
-    """Those whose quiet hours hold the channel back, by the moment at which their window ends."""
+    """Those whose quiet hours hold the channel back, by the moment at which they end for this broadcast."""
     if channel is Channel.IN_APP or rules.is_critical or not _quiet_applies(rules, view, now):
         return ()
-    return view.quiet.asleep(now)
+    day = _yielding_to(rules, view)
+    near = day.next_near(now) if day is not None else None
+    asleep = view.quiet.asleep(now)
+    return asleep if near is None else _until(near, asleep)
+
+
+def _until(latest: datetime, asleep: Asleep) -> Asleep:
+    """The same people, nobody longer than `latest`."""
+    longest = Audience.union_of(members for release_at, members in asleep if release_at >= latest)
+    return (*(group for group in asleep if group[0] < latest), (latest, longest))
 
 
 def _quiet_applies(rules: Rules, view: View, now: datetime) -> bool:
     """Quiet hours give way to what is high, essential and about a wedding within 24 hours."""
-    urgent = rules.essential and rules.priority is Priority.HIGH
-    return not (urgent and view.wedding_day is not None and view.wedding_day.is_near(now))
+    day = _yielding_to(rules, view)
+    return day is None or not day.is_near(now)
+
+
+def _yielding_to(rules: Rules, view: View) -> WeddingDay | None:
+    """The wedding whose nearness ends quiet hours for a broadcast, None for one that waits for their end."""
+    return view.wedding_day if rules.essential and rules.priority is Priority.HIGH else None

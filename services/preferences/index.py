@@ -18,6 +18,7 @@ from services.preferences.domain import (
     View,
     WeddingChannels,
     muted_weddings,
+    wedding_channels,
 )
 from services.preferences.quiet_hours import QuietWindow
 from services.preferences.quiet_people import QuietPeople
@@ -223,6 +224,7 @@ class SetIndex:
     def view(self, rules: Rules, wall: Audience | None, about: Sequence[UUID]) -> View:
         """What a decision depends on: `wall` are those on the teams that bound it, `about` the weddings it is about."""
         wedding = self.wedding(rules.wedding_id) if rules.wedding_id is not None else None
+        off = {channel: self.having(FacetKind.CHANNEL_OFF, channel) for channel in Channel}
         return View(
             known=self.having(FacetKind.KNOWN),
             erased=self.having(FacetKind.ERASED),
@@ -231,8 +233,8 @@ class SetIndex:
             category_off=self.having(FacetKind.CATEGORY_OFF, rules.category),
             wedding_muted=self._muted(about),
             type_muted=self.having(FacetKind.TYPE_MUTED, rules.type),
-            channel_off={channel: self.having(FacetKind.CHANNEL_OFF, channel) for channel in Channel},
-            wedding_channels=self._wedding_channels(about[0]) if len(about) == 1 else WeddingChannels(),
+            channel_off=off,
+            wedding_channels=self._wedding_channels(about, off),
             quiet=self._quiet,
             wedding_day=wedding.day if wedding is not None else None,
         )
@@ -248,9 +250,31 @@ class SetIndex:
         others = self.team(wedding_id for wedding_id in about if wedding_id not in muted)
         return muted_weddings([(self.team([wedding_id]), by) for wedding_id, by in muted.items()], others)
 
-    def _wedding_channels(self, wedding_id: UUID) -> WeddingChannels:
+    def _wedding_channels(self, about: Sequence[UUID], off: Mapping[Channel, Audience]) -> WeddingChannels:
+        if len(about) == 1:
+            return self._filtered_channels(about[0])
+        found = {wedding_id: self._filtered_channels(wedding_id) for wedding_id in about}
+        filters = [
+            (self._reached(wedding_id), channels)
+            for wedding_id, channels in found.items()
+            if channels.filtered
+        ]
+        if not filters:
+            return WeddingChannels()
+        others = [wedding_id for wedding_id, channels in found.items() if not channels.filtered]
+        return wedding_channels(filters, Audience.union_of(map(self._reached, others)), off)
+
+    def _reached(self, wedding_id: UUID) -> Audience:
+        """Those on a wedding's team who have not muted it."""
+        muted = [group.numbers for group in self._filters.get(wedding_id, ()) if group.is_muted]
+        team = self.team([wedding_id])
+        return team - unpack(muted) if muted else team
+
+    def _filtered_channels(self, wedding_id: UUID) -> WeddingChannels:
         """A filter without channels leaves them as they are."""
         groups = [group for group in self._filters.get(wedding_id, ()) if group.channels]
+        if not groups:
+            return WeddingChannels()
         chosen = {
             channel: unpack(group.numbers for group in groups if channel in group.channels)
             for channel in Channel

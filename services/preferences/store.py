@@ -237,6 +237,7 @@ class DirectoryStore:
     ) -> TeamWritten:
         """Make these users a wedding's whole team but for the erased, and have the inbox told when that changes it.
 
+        One who is there twice is on it once.
         Raises NotFound for the wedding, InvalidField for users whom the directory has never known.
         """
         await self.take_turn(transaction, actor)

@@ -249,13 +249,13 @@ async def test_unknown_users_of_a_team_are_named(site: Site) -> None:
     person = await site.someone()
     wedding_id = await site.wedding(person)
     request = directory_pb2.SetWeddingTeamRequest(
-        wedding_id=wedding_id, user_ids=[str(uuid4()), person.user_id, str(uuid4())]
+        wedding_id=wedding_id, user_ids=[str(uuid4()), person.user_id, person.user_id, str(uuid4())]
     )
     refusal = await refusal_of(
         site.directory.SetWeddingTeam(request, metadata=site.service("directory.write"))
     )
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert refusal.fields == ("user_ids[0]", "user_ids[2]")
+    assert refusal.fields == ("user_ids[0]", "user_ids[3]")
     assert (await site.count(wedding_ids=[wedding_id])).targeted == 1
 
 

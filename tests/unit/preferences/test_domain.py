@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.preferences.domain import (
+    NOBODY,
     Category,
     Channel,
     Outcome,
@@ -26,6 +27,8 @@ from services.preferences.domain import (
     decide,
     muted_weddings,
     outsiders,
+    wedding_channels,
+    without_channel,
 )
 from services.preferences.quiet_hours import QuietWindow, quiet_until
 from services.preferences.quiet_people import QuietPeople
@@ -75,10 +78,10 @@ def _fate(
     reason: Reason | None = None
     if not person.known:
         reason = Reason.NOT_IN_AUDIENCE
-    elif has_wall and not person.on_team:
-        reason = Reason.OUTSIDE_WALL
     elif person.erased:
         reason = Reason.ERASED
+    elif has_wall and not person.on_team:
+        reason = Reason.OUTSIDE_WALL
     elif rules.priority == Priority.CRITICAL:
         return Fate(Outcome.PENDING)
     elif not (rules.essential and in_app) and (muted := _muted(person)):
@@ -87,9 +90,17 @@ def _fate(
         reason = Reason.CHANNEL_OFF
     if reason is not None:
         return Fate(Outcome.SUPPRESSED, reason)
-    wakes = rules.priority == Priority.HIGH and rules.essential and _is_near(day, now)
-    end = quiet_until(person.window, now) if person.window and not in_app and not wakes else None
+    end = None if in_app else _held_until(person, rules, day, now)
     return Fate(Outcome.HELD, release_at=end) if end else Fate(Outcome.PENDING)
+
+
+def _held_until(person: Person, rules: Rules, day: WeddingDay | None, now: datetime) -> datetime | None:
+    end = quiet_until(person.window, now) if person.window else None
+    if end is None or day is None or rules.priority != Priority.HIGH or not rules.essential:
+        return end
+    if _is_near(day, now):
+        return None
+    return min(end, near) if (near := _near_from(day)) > now else end
 
 
 def _muted(person: Person) -> Reason | None:
@@ -105,10 +116,15 @@ def _muted(person: Person) -> Reason | None:
 def _is_near(day: WeddingDay | None, now: datetime) -> bool:
     if day is None:
         return False
-    midnight = datetime(day.day.year, day.day.month, day.day.day, tzinfo=ZoneInfo(day.time_zone))
-    return (
-        midnight.astimezone(UTC) - timedelta(hours=24) <= now < (midnight + timedelta(days=1)).astimezone(UTC)
-    )
+    return _near_from(day) <= now < (_midnight(day) + timedelta(days=1)).astimezone(UTC)
+
+
+def _near_from(day: WeddingDay) -> datetime:
+    return _midnight(day).astimezone(UTC) - timedelta(hours=24)
+
+
+def _midnight(day: WeddingDay) -> datetime:
+    return datetime(day.day.year, day.day.month, day.day.day, tzinfo=ZoneInfo(day.time_zone))
 
 
 def _view(people: Sequence[Person], *, has_wall: bool, day: WeddingDay | None) -> View:
@@ -262,6 +278,48 @@ def test_only_those_with_no_other_wedding_are_muted() -> None:
     assert muted_weddings([first], Audience.of([both, first_only])) == Audience()
 
 
+def test_nobody_is_held_longer_than_until_the_wedding_is_near() -> None:
+    """What quiet hours do not hold back once the wedding is within 24 hours goes then, whoever changes meanwhile."""
+    window = QuietWindow("Europe/Vienna", 22 * 60, 7 * 60)
+    view = View(
+        known=Audience.of([1]),
+        quiet=QuietPeople([(window, Audience.of([1]))]),
+        wedding_day=WeddingDay(date(2026, 6, 13), "Europe/Vienna"),
+    )
+    rules = Rules(
+        "timeline.changed", Category.COLLABORATION, Priority.HIGH, essential=True, wedding_id=WEDDING
+    )
+    now = datetime(2026, 6, 11, 21, 0, tzinfo=UTC)
+
+    def release_at(rules: Rules) -> datetime | None:
+        [told] = decide(rules, view.known, view, now, [Channel.REALTIME])
+        return told.release_at
+
+    assert release_at(rules) == datetime(2026, 6, 11, 22, 0, tzinfo=UTC)
+    assert release_at(replace(rules, essential=False)) == datetime(2026, 6, 12, 5, 0, tzinfo=UTC)
+
+
+def test_a_broadcast_to_several_weddings_comes_by_a_channel_of_any_of_them() -> None:
+    """A filter counts for who is on its team and has not muted it; elsewhere what they have set."""
+    only, both, plain, stranger = 1, 2, 3, 4
+    off = {Channel.REALTIME: Audience.of([both, plain, stranger])}
+    quiet = WeddingChannels(Audience.of([only, both]), {Channel.IN_APP: Audience.of([only, both])})
+    loud = WeddingChannels(Audience.of([both, stranger]), {Channel.REALTIME: Audience.of([both, stranger])})
+
+    def unreached(*filters: tuple[Audience, WeddingChannels], others: Audience) -> list[int]:
+        view = View(
+            known=Audience.of([only, both, plain, stranger]),
+            channel_off=off,
+            wedding_channels=wedding_channels(filters, others, off),
+        )
+        return without_channel(view).to_list()
+
+    first, second = Audience.of([only, both, plain]), Audience.of([both])
+    assert unreached((first, quiet), (second, loud), others=NOBODY) == [only, plain, stranger]
+    assert unreached((first, quiet), others=second) == [only, both, plain, stranger]
+    assert unreached((first, quiet), others=Audience.of([only])) == [both, plain, stranger]
+
+
 def test_the_day_before_a_wedding_counts_in_the_zone_of_the_place() -> None:
     """A wedding on 13 June in Vienna is near from 12 June 00:00 to 13 June 24:00 there."""
     day = WeddingDay(date(2026, 6, 13), "Europe/Vienna")
@@ -276,4 +334,5 @@ def test_the_day_before_a_wedding_counts_in_the_zone_of_the_place() -> None:
 @pytest.mark.parametrize("time_zone", ["Etc/GMT+12", "Etc/UTC", "Etc/GMT-14"])
 def test_a_wedding_at_an_end_of_the_calendar_is_far(day: date, time_zone: str) -> None:
     """There is no day before the first or after the last, and nobody needs one to know that it is not near."""
-    assert not WeddingDay(day, time_zone).is_near(datetime(2026, 6, 11, 22, 0, tzinfo=UTC))
+    wedding, now = WeddingDay(day, time_zone), datetime(2026, 6, 11, 22, 0, tzinfo=UTC)
+    assert (wedding.is_near(now), wedding.next_near(now)) == (False, None)

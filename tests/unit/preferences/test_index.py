@@ -270,6 +270,23 @@ def test_a_view_has_what_is_about_the_broadcast() -> None:
     assert view.wedding_day == WeddingDay(date(2027, 6, 5), "UTC")
 
 
+def test_filters_of_several_weddings_count_where_they_reach_somebody() -> None:
+    """For who is on the team and has not muted it; whom another wedding reaches without a filter has what they set."""
+    index = SetIndex(0)
+    replace_people(index, Audience(), sorted_people(dict.fromkeys(range(1, 5), Person())))
+    in_app = frozenset({Channel.IN_APP})
+    filters = [
+        FilterGroup(FIRST, False, in_app, packed(1, 2, 4)),
+        FilterGroup(SECOND, True, in_app, packed(1)),
+        FilterGroup(SECOND, False, in_app, packed(3)),
+    ]
+    index.replace_weddings((), [a_wedding(FIRST, 1, 2, 3), a_wedding(SECOND, 1, 2, 3)], filters)
+    channels = index.view(about(None), None, [FIRST, SECOND]).wedding_channels
+    assert channels.filtered - channels.chosen[Channel.REALTIME] == Audience.of([1])
+    assert index.view(about(None), None, [SECOND, ABSENT]).wedding_channels.filtered == Audience.of([3])
+    assert not index.view(about(None), None, [ABSENT, ABSENT]).wedding_channels.filtered
+
+
 def test_numbers_come_in_any_order_and_in_parts() -> None:
     """As an aggregate of a hash gives them."""
     assert unpack([packed(70_000, 1), b"", packed(5)]) == Audience.of([1, 5, 70_000])
