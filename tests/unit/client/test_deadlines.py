@@ -116,9 +116,23 @@ async def test_patience_ends_while_a_token_does_not_come(suite: Suite) -> None:
     """Counted from the interruption, however long a call may take."""
     suite.inbox.script.steps.append(errors.TokenExpired())
     async with suite.client(giving("first"), deadline_s=60.0, waiting=Waiting()) as client:
-        watch = client.inbox().watch(patience_s=0.5)
-        with pytest.raises(Unavailable, match=r"No token was to be had within 0\.\d+ s"):
+        watch = client.inbox().watch(patience_s=1.5)
+        with pytest.raises(Unavailable, match=r"No token was to be had within 1\.\d+ s"):
             await within_reason(anext(watch.messages()))
+
+
+async def test_who_has_no_patience_has_the_time_that_tokens_take(suite: Suite) -> None:
+    """For the first, and for another when that has ended: nothing has failed yet."""
+    suite.inbox.script.steps.append(errors.TokenExpired())
+    given = iter(("first", "second"))
+
+    async def ask() -> str:
+        await asyncio.sleep(0.05)
+        return next(given)
+
+    async with suite.client(ask) as client:
+        await within_reason(anext(client.inbox().watch(patience_s=0.0).messages()))
+    assert suite.inbox.script.tokens() == ["first", "second"]
 
 
 async def test_a_watch_asks_again_for_a_token_that_does_not_come(suite: Suite) -> None:

@@ -33,6 +33,8 @@ Begin: TypeAlias = Callable[[Metadata], grpc.aio.UnaryStreamCall[Any, Answer]]
 
 # Ends of a connection that say nothing of the request, when it was not a service of ours that said so.
 _CUT: Final = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
+# What asking for a token may take of those who have no patience at all.
+_PLAIN_ASKING_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -96,7 +98,9 @@ class Resumption:
         await self.waiting.sleep(pause_s)
 
     def _asking(self) -> Deadline:
-        return Deadline(max(0.0, min(self.asking_s, self._patience_left_s())))
+        # The first token, and another in place of one that has ended, are asked for before anything has failed.
+        least_s = 0.0 if self._failures else _PLAIN_ASKING_S
+        return Deadline(min(self.asking_s, max(least_s, self._patience_left_s())))
 
     def _patience_left_s(self) -> float:
         if self.patience_s is None:
