@@ -149,7 +149,7 @@ async def test_the_command_lists_what_was_asked_for(client: Client, suite: Backg
     assert "critical_accepted: wedding.emergency" in output
     code, output, _ = await command("--json", "audit", "list", "--page-size", "1")
     assert (code, len(json.loads(output)["events"])) == (0, 1)
-    code, output, _ = await command("audit", "list", "--by", "nobody")
+    code, output, _ = await command("audit", "list", "--by", f"account-{uuid4()}")
     assert (code, "No entries." in output) == (0, True)
     code, _, errors = await command("audit", "list", "--action", "promoted")
     assert (code, "--action must be one of critical_accepted" in errors) == (2, True)
