@@ -51,11 +51,15 @@ def root(
     context: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of tables.")] = False,
     token: Annotated[
-        str | None, typer.Option(envvar="BROADCAST_CALLER_TOKEN", help="Call with this token.")
+        str | None,
+        typer.Option(help="Call with this token, whatever BROADCAST_CALLER_TOKEN or BROADCAST_TOKEN is."),
     ] = None,
     acts_as: Annotated[
         str | None,
-        typer.Option("--as", help="Call as this person of the demo (admin, photographer, …) or user id."),
+        typer.Option(
+            "--as",
+            help="Call as this person of the demo (admin, photographer, …) or user id, instead of with a token.",
+        ),
     ] = None,
 ) -> None:
     """Global options come before the command."""

@@ -20,7 +20,7 @@ SERVERS = ("sender", "inbox", "preferences", "dispatcher")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What every command needs to know; `acts_as` is a person whom the stack's own key may speak for."""
+    """What every command needs to know; with `acts_as`, a person whom the stack's own key may speak for, no `token`."""
 
     values: Mapping[str, str]
     json: bool
@@ -50,12 +50,12 @@ class Settings:
                 yield service, address
 
     def bearer(self) -> str:
-        """The token to call with: --token, else one made for --as, else BROADCAST_TOKEN."""
-        if self.token:
+        """The token to call with: --token, or one made for --as; else BROADCAST_CALLER_TOKEN, else BROADCAST_TOKEN."""
+        if self.token is not None:
             return self.token
-        if self.acts_as:
+        if self.acts_as is not None:
             return token_for_person(self.acts_as)
-        return self._value("BROADCAST_TOKEN")
+        return self.values.get("BROADCAST_CALLER_TOKEN") or self._value("BROADCAST_TOKEN")
 
     def _value(self, name: str) -> str:
         if not self.values.get(name):
@@ -67,7 +67,19 @@ class Settings:
 
 
 def load(json: bool, token: str | None, acts_as: str | None) -> Settings:
-    """The settings of this call; what the environment has wins over `.stack/env`."""
+    """The settings of this call; what the environment has wins over `.stack/env`, and an option over both.
+
+    Raises Failure when the options do not say who is calling, so that nobody acts as somebody else unawares.
+    """
+    if token is not None and acts_as is not None:
+        raise Failure(
+            "Either --token or --as may be given, not both: each says who is calling.", ExitCode.USAGE
+        )
+    for option, value in (("--token", token), ("--as", acts_as)):
+        if value == "":
+            raise Failure(
+                f"{option} must not be empty: leave it out to call as the environment says.", ExitCode.USAGE
+            )
     return Settings({**_stack_values(), **os.environ}, json, token, acts_as)
 
 
