@@ -198,22 +198,25 @@ async def _watch(connection: Connection, cursor: str) -> None:
             output.print_json(event) if connection.json else print_event(event)
 
 
-def inbox_events(
+async def inbox_events(
     connection: Connection, cursor: str = "", token: str | None = None
 ) -> AsyncGenerator[InboxEvent, None]:
     """What happens in an inbox. An interruption is told once and waited for, if anything was heard before."""
-    told_at = ""
+    is_there, told_at = False, ""
 
     def interrupted(error: BroadcastError) -> None:
         nonlocal told_at
-        if not watched.cursor:
+        if not is_there:
             raise error
         if watched.cursor != told_at:
             output.errors.print("The stream was interrupted; going on where it stopped.", style="dim")
         told_at = watched.cursor
 
     watched = connection.client.inbox(token).watch(cursor, on_interruption=interrupted)
-    return watched.messages()
+    async with aclosing(watched.messages()) as events:
+        async for event in events:
+            is_there = True
+            yield event
 
 
 def print_event(event: InboxEvent) -> None:

@@ -245,11 +245,29 @@ async def test_an_operator_cleans_up(command: Command) -> None:
     assert (code, "PERMISSION_DENIED" in errors) == (4, True)
 
 
-async def test_nobody_there_is_unavailable(suite: BackgroundStack) -> None:
-    """A service that does not answer is an exit code of its own."""
-    code, _, errors = await Command(suite, SENDER_ADDR="127.0.0.1:1")("show", str(uuid4()))
+@pytest.mark.parametrize(
+    "arguments", [("show", str(uuid4())), ("inbox", "watch"), ("inbox", "watch", "--cursor", "a-place")]
+)
+async def test_nobody_there_is_unavailable(suite: BackgroundStack, arguments: tuple[str, ...]) -> None:
+    """A service that does not answer is an exit code of its own; a watch is no different, wherever it was to go on."""
+    away = Command(suite, SENDER_ADDR="127.0.0.1:1", INBOX_ADDR="127.0.0.1:1")
+    code, _, errors = await asyncio.wait_for(away(*arguments), 30)
     assert code == 8
     assert "UNAVAILABLE" in errors
+
+
+async def test_a_watch_goes_on_after_its_cursor(command: Command) -> None:
+    """What came since is told first, and once."""
+    _, output, _ = await command("--json", *SEND[1:], "--user", "venue", "--watch")
+    async with command.started("--json", "inbox", "watch", who="venue") as process:
+        assert process.stdout is not None
+        cursor = json.loads(await process.stdout.readline())["cursor"]
+    _, output, _ = await command(*SEND, "--user", "venue", "--watch")
+    missed = json.loads(output.splitlines()[0])["broadcast"]["broadcast_id"]
+    async with command.started("--json", "inbox", "watch", "--cursor", cursor, who="venue") as process:
+        assert process.stdout is not None
+        event = json.loads(await process.stdout.readline())
+    assert event["added"]["item"]["broadcast_id"] == missed
 
 
 async def test_preferences_are_set_and_shown(command: Command) -> None:
