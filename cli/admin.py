@@ -3,7 +3,6 @@
 What is done to the servers themselves is in `groundwork`, which these commands alone import: it takes half a second.
 """
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated, Final
@@ -16,7 +15,7 @@ from wedsync.broadcast.v1.common_pb2 import CleanedUp
 from wedsync.broadcast.v1.sender_pb2 import CleanUpRequest, CleanUpResponse
 
 from cli import output
-from cli.connection import Connection, run
+from cli.connection import Connection, ask
 from cli.exits import ExitCode, Failure
 from cli.settings import Settings
 
@@ -63,7 +62,7 @@ def bootstrap(
     made = groundwork.bootstrap(user, name, time_zone)
     settings: Settings = context.obj
     if settings.json:
-        print(json.dumps({"user_id": str(user), "number": made.number, "is_new": made.is_new}))
+        output.console.print_document({"user_id": str(user), "number": made.number, "is_new": made.is_new})
         return
     known = "new in the directory" if made.is_new else "known to the directory before"
     output.console.print(f"{user} is the first admin: recipient {made.number}, {known}.")
@@ -75,18 +74,17 @@ def cleanup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would go, remove nothing.")] = False,
 ) -> None:
     """Have every service remove what is older than it is kept, as each does by itself every hour or so."""
-    settings: Settings = context.obj
     request = CleanUpRequest(request_id=str(uuid4()), dry_run=dry_run)
 
     async def call(connection: Connection) -> CleanUpResponse:
         return await connection.sender.CleanUp(request, timeout=_CLEANUP_TIMEOUT_S)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-    else:
-        count = "would be removed" if dry_run else "removed"
-        output.table(("service", "what", "older than", count, "longest batch"), _cleaned_rows(answer))
+    count = "would be removed" if dry_run else "removed"
+    headings = ("service", "what", "older than", count, "longest batch")
+    ask(context.obj, call, lambda answer: output.table(headings, _cleaned_rows(answer)), _refuse_unfinished)
+
+
+def _refuse_unfinished(answer: CleanUpResponse) -> None:
     unfinished = _unfinished(answer)
     if unfinished:
         raise Failure(

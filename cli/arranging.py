@@ -15,7 +15,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
 
 from cli import output
 from cli.arguments import parse_time
-from cli.connection import Connection, run
+from cli.connection import Connection, ask
 from cli.exits import ExitCode, Failure
 from cli.settings import Settings
 
@@ -64,10 +64,10 @@ def _snooze(settings: Settings, request: SnoozeItemRequest) -> None:
     async def call(connection: Connection) -> SnoozeItemResponse:
         return await connection.inbox.SnoozeItem(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(settings, call, _print_snoozed)
+
+
+def _print_snoozed(answer: SnoozeItemResponse) -> None:
     until = output.moment(answer.receipt.snoozed_until)
     output.console.print(
         f"{f'Snoozed until {until}' if until else 'Back in the list'}, {answer.unread_count} unread"
@@ -80,9 +80,9 @@ def _pin(settings: Settings, request: PinItemRequest) -> None:
     async def call(connection: Connection) -> PinItemResponse:
         return await connection.inbox.PinItem(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(settings, call, _print_pinned)
+
+
+def _print_pinned(answer: PinItemResponse) -> None:
     since = output.moment(answer.receipt.pinned_at)
     output.console.print(f"Pinned since {since}" if since else "Not pinned")

@@ -8,7 +8,6 @@ from wedsync.broadcast.v1.sender_pb2 import (
     AuditAction,
     AuditCheckpoint,
     AuditEvent,
-    AuditFlaw,
     AuditFlawKind,
     ListAuditEventsRequest,
     ListAuditEventsResponse,
@@ -18,10 +17,9 @@ from wedsync.broadcast.v1.sender_pb2 import (
 
 from cli import output
 from cli.arguments import parse_audit_action, parse_checkpoint, parse_interval
-from cli.connection import Connection, run
+from cli.connection import Connection, ask
 from cli.exits import ExitCode, Failure
 from cli.identities import resolve_author, resolve_id
-from cli.settings import Settings
 
 _FLAWS = {
     AuditFlawKind.AUDIT_FLAW_KIND_ENTRY_CHANGED: "entry {} is not what was written",
@@ -54,7 +52,6 @@ def list_events(
     page_token: Annotated[str, typer.Option(help="next_page_token of the page before.")] = "",
 ) -> None:
     """List entries, newest first."""
-    settings: Settings = context.obj
     request = ListAuditEventsRequest(
         actions=[parse_audit_action(name) for name in action or ()],
         actor=resolve_author(by),
@@ -69,10 +66,10 @@ def list_events(
     async def call(connection: Connection) -> ListAuditEventsResponse:
         return await connection.sender.ListAuditEvents(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(context.obj, call, _print_events)
+
+
+def _print_events(answer: ListAuditEventsResponse) -> None:
     output.table(("entry", "at", "what"), map(_row, answer.events))
     if not answer.events:
         output.console.print("No entries.")
@@ -120,36 +117,33 @@ def verify(
     Keep the checkpoint that is printed, elsewhere than in the database: given as --expect it shows later that nothing
     before it was changed, not even by somebody who wrote the whole log anew.
     """
-    settings: Settings = context.obj
     begin = AuditCheckpoint() if not since else parse_checkpoint("--since", since)
     expected = parse_checkpoint("--expect", expect) if expect else None
 
-    async def walk(connection: Connection) -> tuple[int, VerifyAuditLogResponse]:
+    async def walk(connection: Connection) -> VerifyAuditLogResponse:
         checked, request = 0, VerifyAuditLogRequest(since=begin, expected=expected)
         while True:
             answer = await connection.sender.VerifyAuditLog(request)
             checked += answer.checked
             if answer.complete or answer.HasField("flaw"):
-                return checked, answer
+                answer.checked = checked
+                return answer
             request.since.CopyFrom(answer.through)
 
-    checked, answer = run(settings, walk)
-    if settings.json:
-        answer.checked = checked
-        output.print_json(answer)
+    ask(context.obj, walk, _print_intact, _refuse_flaw)
+
+
+def _refuse_flaw(answer: VerifyAuditLogResponse) -> None:
     if answer.HasField("flaw"):
-        raise Failure(_broken(answer.flaw), ExitCode.BROKEN)
-    if not settings.json:
-        _print_intact(checked, answer.through)
+        where = _FLAWS.get(answer.flaw.kind, "something is wrong at entry {}").format(answer.flaw.position)
+        raise Failure(f"The audit log is broken: {where}.", ExitCode.BROKEN)
 
 
-def _broken(flaw: AuditFlaw) -> str:
-    where = _FLAWS.get(flaw.kind, "something is wrong at entry {}").format(flaw.position)
-    return f"The audit log is broken: {where}."
-
-
-def _print_intact(checked: int, through: AuditCheckpoint) -> None:
-    entries = "1 entry" if checked == 1 else f"{checked:,} entries"
+def _print_intact(answer: VerifyAuditLogResponse) -> None:
+    if answer.HasField("flaw"):
+        return
+    entries = "1 entry" if answer.checked == 1 else f"{answer.checked:,} entries"
     output.console.print(f"[green]The audit log is intact:[/green] {entries} checked.")
+    through = answer.through
     if through.position:
         output.console.print(f"Keep this: --expect {through.position}:{through.hash.hex()}", soft_wrap=True)

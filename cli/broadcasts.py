@@ -26,9 +26,8 @@ from wedsync.broadcast.v1.sender_pb2 import (
 
 from cli import output, quotas, segments, watching
 from cli.arguments import parse_priority, parse_time
-from cli.connection import Connection, run
+from cli.connection import Connection, ask, run
 from cli.identities import resolve_id
-from cli.settings import Settings
 
 Type = Annotated[str, typer.Option("--type", help="Broadcast type, such as timeline.changed.")]
 Everyone = Annotated[bool, typer.Option("--everyone", help="All recipients.")]
@@ -73,7 +72,6 @@ def send(
     follow: Annotated[bool, typer.Option("--watch", help="Then watch it go out.")] = False,
 ) -> None:
     """Send a broadcast, now or later."""
-    settings = _settings(context)
     request = SendBroadcastRequest(
         request_id=request_id or str(uuid4()),
         type=broadcast_type,
@@ -87,18 +85,18 @@ def send(
         expires_at=parse_time("--expires", expires),
         validate_only=dry_run,
     )
-    answer = run(settings, lambda connection: _send(connection, request))
-    if settings.json:
+    run(context.obj, lambda connection: _send(connection, request, follow))
+
+
+async def _send(connection: Connection, request: SendBroadcastRequest, follow: bool) -> None:
+    await _resolve_segments(connection, request.targeting)
+    answer = await connection.sender.SendBroadcast(request, wait_for_ready=False)
+    if connection.json:
         output.print_json(answer)
     else:
-        _print_sent(answer, dry_run)
-    if follow and not dry_run:
-        watching.follow(settings, answer.broadcast.broadcast_id, is_known=True)
-
-
-async def _send(connection: Connection, request: SendBroadcastRequest) -> SendBroadcastResponse:
-    await _resolve_segments(connection, request.targeting)
-    return await connection.sender.SendBroadcast(request, wait_for_ready=False)
+        _print_sent(answer, request.validate_only)
+    if follow and not request.validate_only:
+        await watching.follow(connection, answer.broadcast.broadcast_id, is_known=True)
 
 
 def _print_sent(answer: SendBroadcastResponse, dry_run: bool) -> None:
@@ -134,7 +132,6 @@ def preview(
     expires: Expires = "",
 ) -> None:
     """Count who would get a broadcast now, on which channel, or why not. Nothing is sent."""
-    settings = _settings(context)
     request = PreviewAudienceRequest(
         targeting=_targeting(everyone, user, role, tier, segment, team),
         type=broadcast_type,
@@ -147,8 +144,7 @@ def preview(
         await _resolve_segments(connection, request.targeting)
         return await connection.sender.PreviewAudience(request)
 
-    answer = run(settings, call)
-    output.print_json(answer) if settings.json else _print_preview(answer)
+    ask(context.obj, call, _print_preview)
 
 
 def _print_preview(answer: PreviewAudienceResponse) -> None:
@@ -168,17 +164,16 @@ def _print_preview(answer: PreviewAudienceResponse) -> None:
 
 def show(context: typer.Context, broadcast_id: BroadcastId) -> None:
     """Show a broadcast, its ledger and who has read it."""
-    settings = _settings(context)
 
     async def call(connection: Connection) -> GetBroadcastResponse:
         return await connection.sender.GetBroadcast(
             GetBroadcastRequest(broadcast_id=broadcast_id),
         )
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(context.obj, call, _print_shown)
+
+
+def _print_shown(answer: GetBroadcastResponse) -> None:
     _print_broadcast(answer.broadcast)
     _print_stats(answer.stats)
 
@@ -223,16 +218,15 @@ def approve(
     reason: Annotated[str, typer.Option(help="For the record.")] = "",
 ) -> None:
     """Let a broadcast go out that waits for approval. Admins only, and never their own."""
-    settings = _settings(context)
     request = ApproveBroadcastRequest(request_id=str(uuid4()), broadcast_id=broadcast_id, reason=reason)
 
     async def call(connection: Connection) -> ApproveBroadcastResponse:
         return await connection.sender.ApproveBroadcast(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(context.obj, call, _print_approved)
+
+
+def _print_approved(answer: ApproveBroadcastResponse) -> None:
     due = answer.broadcast.scheduled_for
     later = f", to go out at {output.moment(due)}" if due.ToDatetime(UTC) > datetime.now(UTC) else ""
     output.console.print(f"Approved: it is {output.state(answer.broadcast.state)}{later}.")
@@ -244,14 +238,12 @@ def reject(
     reason: Annotated[str, typer.Option(help="What its sender is told.")] = "",
 ) -> None:
     """End a broadcast that waits for approval: nobody will get it. Admins only, and never their own."""
-    settings = _settings(context)
     request = RejectBroadcastRequest(request_id=str(uuid4()), broadcast_id=broadcast_id, reason=reason)
 
     async def call(connection: Connection) -> RejectBroadcastResponse:
         return await connection.sender.RejectBroadcast(request)
 
-    answer = run(settings, call)
-    output.print_json(answer) if settings.json else output.console.print("Rejected: nobody will get it.")
+    ask(context.obj, call, lambda _: output.console.print("Rejected: nobody will get it."))
 
 
 def cancel(
@@ -263,7 +255,6 @@ def cancel(
     ] = False,
 ) -> None:
     """Stop what has not gone out."""
-    settings = _settings(context)
     request = CancelBroadcastRequest(
         request_id=str(uuid4()), broadcast_id=broadcast_id, reason=reason, retract=retract
     )
@@ -271,18 +262,11 @@ def cancel(
     async def call(connection: Connection) -> CancelBroadcastResponse:
         return await connection.sender.CancelBroadcast(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-    else:
-        output.console.print(
-            f"Stopped for {answer.stopped:,} people; {answer.already_sent:,} had it already."
-        )
+    ask(context.obj, call, _print_cancelled)
 
 
-def _settings(context: typer.Context) -> Settings:
-    settings: Settings = context.obj
-    return settings
+def _print_cancelled(answer: CancelBroadcastResponse) -> None:
+    output.console.print(f"Stopped for {answer.stopped:,} people; {answer.already_sent:,} had it already.")
 
 
 async def _resolve_segments(connection: Connection, targeting: Targeting) -> None:

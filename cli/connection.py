@@ -4,18 +4,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar
 
+from google.protobuf.message import Message
 from wedsync.broadcast.client import BroadcastClient, BroadcastError, ConfigurationError, Retries
 from wedsync.broadcast.v1.directory_pb2_grpc import DirectoryServiceStub
 from wedsync.broadcast.v1.inbox_pb2_grpc import InboxServiceStub
 from wedsync.broadcast.v1.preferences_pb2_grpc import PreferencesServiceStub
 from wedsync.broadcast.v1.sender_pb2_grpc import SenderServiceStub
 
+from cli import output
 from cli.exits import ExitCode, Failure, failure_of
 from cli.settings import Settings
 
 _DEADLINE_S = 30.0
 Metadata = tuple[tuple[str, str], ...]
-T = TypeVar("T")
+Answer = TypeVar("Answer", bound=Message)
 
 
 class Connection:
@@ -67,15 +69,42 @@ class Connection:
         return self._settings.bearer()
 
 
-def run(settings: Settings, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Runs one command's calls; raises Failure for a refused call or an interrupt."""
+def ask(
+    settings: Settings,
+    work: Callable[[Connection], Awaitable[Answer]],
+    show: Callable[[Answer], None],
+    judge: Callable[[Answer], None] | None = None,
+) -> None:
+    """Runs one command's calls and tells their answer: as JSON to a script, else as `show` has it.
 
-    async def session() -> T:
+    `judge` raises Failure for an answer with which the command has not done what it was asked, listened to or not.
+    Raises Failure as `run` does.
+    """
+
+    async def told(connection: Connection) -> None:
+        answer = await work(connection)
+        try:
+            output.print_json(answer) if settings.json else show(answer)
+        finally:
+            if judge is not None:
+                judge(answer)
+
+    run(settings, told)
+
+
+def run(settings: Settings, work: Callable[[Connection], Awaitable[None]]) -> None:
+    """Runs one command's calls; raises Failure for a refused call or an interrupt.
+
+    It hands on nothing: what is to be said, `work` says, because what gRPC does once its channels are closed must cost
+    nobody the answer to what has been done.
+    """
+
+    async def session() -> None:
         async with Connection(settings) as connection:
-            return await work(connection)
+            await work(connection)
 
     try:
-        return asyncio.run(session())
+        asyncio.run(session())
     except BroadcastError as error:
         raise failure_of(error) from error
     except ConfigurationError as error:

@@ -21,7 +21,7 @@ from wedsync.broadcast.v1.directory_pb2 import (
 )
 
 from cli import output
-from cli.connection import Connection, run
+from cli.connection import Connection, ask, run
 from cli.identities import resolve_id
 from cli.records import read_recipients, read_weddings
 from cli.settings import Settings
@@ -56,7 +56,6 @@ def team(
     user: Annotated[list[str] | None, typer.Argument(help="Everyone on the team; nobody clears it.")] = None,
 ) -> None:
     """Replace a wedding's team."""
-    settings: Settings = context.obj
     request = SetWeddingTeamRequest(
         request_id=str(uuid4()),
         wedding_id=resolve_id(wedding),
@@ -66,10 +65,10 @@ def team(
     async def call(connection: Connection) -> SetWeddingTeamResponse:
         return await connection.directory.SetWeddingTeam(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(context.obj, call, _print_team)
+
+
+def _print_team(answer: SetWeddingTeamResponse) -> None:
     output.console.print(f"{answer.added} joined, {answer.removed} left; team version {answer.team_version}")
     if not answer.inbox_applied:
         output.console.print("The inbox could not be reached; it follows by itself.", style="yellow")
@@ -78,18 +77,16 @@ def team(
 @app.command()
 def show(context: typer.Context, user: Annotated[str, typer.Argument(help="A user id, or a name.")]) -> None:
     """Show a person's directory entry."""
-    settings: Settings = context.obj
 
     async def call(connection: Connection) -> GetRecipientResponse:
         return await connection.directory.GetRecipient(
             GetRecipientRequest(user_id=resolve_id(user)),
         )
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
-    person = answer.recipient
+    ask(context.obj, call, lambda answer: _print_person(answer.recipient))
+
+
+def _print_person(person: Recipient) -> None:
     pairs = [
         ("user_id", person.user_id),
         ("number", str(person.number)),
@@ -105,7 +102,7 @@ def show(context: typer.Context, user: Annotated[str, typer.Argument(help="A use
 
 
 def _upsert_recipients(settings: Settings, people: Sequence[Recipient]) -> None:
-    async def call(connection: Connection) -> int:
+    async def call(connection: Connection) -> None:
         created = 0
         with _progress(settings) as progress:
             task = progress.add_task("recipients", total=len(people))
@@ -114,13 +111,13 @@ def _upsert_recipients(settings: Settings, people: Sequence[Recipient]) -> None:
                 answer = await connection.directory.UpsertRecipients(request)
                 created += answer.created
                 progress.update(task, completed=start + len(batch))
-        return created
+        _report(settings, len(people), created)
 
-    _report(settings, len(people), run(settings, call))
+    run(settings, call)
 
 
 def _upsert_weddings(settings: Settings, weddings: Sequence[WeddingEntry]) -> None:
-    async def call(connection: Connection) -> int:
+    async def call(connection: Connection) -> None:
         created = 0
         with _progress(settings) as progress:
             task = progress.add_task("weddings", total=len(weddings))
@@ -129,9 +126,9 @@ def _upsert_weddings(settings: Settings, weddings: Sequence[WeddingEntry]) -> No
                 answer = await connection.directory.UpsertWeddings(request)
                 created += answer.created
                 progress.update(task, completed=start + len(batch))
-        return created
+        _report(settings, len(weddings), created)
 
-    _report(settings, len(weddings), run(settings, call))
+    run(settings, call)
 
 
 def _batches(records: Sequence[M]) -> Iterator[tuple[int, Sequence[M]]]:
@@ -146,6 +143,6 @@ def _progress(settings: Settings) -> Progress:
 
 def _report(settings: Settings, total: int, created: int) -> None:
     if settings.json:
-        print(f'{{"upserted": {total}, "created": {created}}}')
+        output.console.print_document({"upserted": total, "created": created})
     else:
         output.console.print(f"{total:,} upserted, {created:,} of them new")

@@ -27,7 +27,7 @@ from wedsync.broadcast.v1.inbox_pb2 import (
 
 from cli import output
 from cli.arguments import parse_priority
-from cli.connection import Connection, run
+from cli.connection import Connection, ask, run
 from cli.exits import ExitCode, Failure
 from cli.identities import resolve_id
 from cli.settings import Settings
@@ -83,10 +83,10 @@ def _list(settings: Settings, request: ListInboxItemsRequest) -> None:
     async def call(connection: Connection) -> ListInboxItemsResponse:
         return await connection.inbox.ListInboxItems(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(settings, call, _print_list)
+
+
+def _print_list(answer: ListInboxItemsResponse) -> None:
     print_items(list(answer.items))
     output.console.print(f"{answer.unread_count} unread, {answer.total_count} in this list")
     output.more(answer.next_page_token)
@@ -95,18 +95,16 @@ def _list(settings: Settings, request: ListInboxItemsRequest) -> None:
 @app.command()
 def show(context: typer.Context, broadcast_id: Annotated[str, typer.Argument()]) -> None:
     """Show one item whole."""
-    settings: Settings = context.obj
 
     async def call(connection: Connection) -> GetInboxItemResponse:
         return await connection.inbox.GetInboxItem(
             GetInboxItemRequest(broadcast_id=broadcast_id),
         )
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
-    item = answer.item
+    ask(context.obj, call, lambda answer: _print_whole(answer.item))
+
+
+def _print_whole(item: InboxItem) -> None:
     pairs: list[tuple[str, str | Text]] = [
         ("id", item.broadcast_id),
         ("title", item.title),
@@ -128,13 +126,11 @@ def show(context: typer.Context, broadcast_id: Annotated[str, typer.Argument()])
 @app.command()
 def count(context: typer.Context) -> None:
     """Print how many items are unread."""
-    settings: Settings = context.obj
 
     async def call(connection: Connection) -> GetUnreadCountResponse:
         return await connection.inbox.GetUnreadCount(GetUnreadCountRequest())
 
-    answer = run(settings, call)
-    output.print_json(answer) if settings.json else print(answer.unread_count)
+    ask(context.obj, call, lambda answer: output.console.print_plain(str(answer.unread_count)))
 
 
 @app.command()
@@ -164,15 +160,13 @@ def restore(context: typer.Context, broadcast_ids: Ids) -> None:
 @app.command("read-all")
 def read_all(context: typer.Context) -> None:
     """Mark everything that has arrived as read."""
-    settings: Settings = context.obj
 
     async def call(connection: Connection) -> MarkAllReadResponse:
         return await connection.inbox.MarkAllRead(
             MarkAllReadRequest(request_id=str(uuid4())),
         )
 
-    answer = run(settings, call)
-    output.print_json(answer) if settings.json else output.console.print(f"{answer.unread_count} unread")
+    ask(context.obj, call, lambda answer: output.console.print(f"{answer.unread_count} unread"))
 
 
 @app.command()
@@ -183,8 +177,7 @@ def watch(
     ] = "",
 ) -> None:
     """Show the inbox as it changes; goes on by itself after an interruption."""
-    settings: Settings = context.obj
-    run(settings, lambda connection: _watch(connection, cursor))
+    run(context.obj, lambda connection: _watch(connection, cursor))
 
 
 async def _watch(connection: Connection, cursor: str) -> None:
@@ -291,10 +284,13 @@ def _record(settings: Settings, broadcast_ids: list[str], action: "ReceiptAction
     async def call(connection: Connection) -> RecordReceiptsResponse:
         return await connection.inbox.RecordReceipts(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-    else:
-        output.console.print(f"{len(answer.receipts)} recorded, {answer.unread_count} unread")
+    ask(settings, call, _print_recorded, _refuse_unknown)
+
+
+def _print_recorded(answer: RecordReceiptsResponse) -> None:
+    output.console.print(f"{len(answer.receipts)} recorded, {answer.unread_count} unread")
+
+
+def _refuse_unknown(answer: RecordReceiptsResponse) -> None:
     if answer.unknown_broadcast_ids:
         raise Failure(f"Not in this inbox: {', '.join(answer.unknown_broadcast_ids)}", ExitCode.NOT_FOUND)

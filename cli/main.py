@@ -69,17 +69,20 @@ def root(
 def main() -> None:
     """The console script: exit codes are those of cli.exits."""
     try:
-        try:
-            app()
-        finally:
-            # gRPC's threads end with the process, and what they do then must cost no output.
-            sys.stdout.flush()
+        app()
     except Failure as failure:
         output.print_failure(failure, as_json="--json" in sys.argv[1:])
         sys.exit(failure.code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(ExitCode.OK)
+    except SystemExit as end:
+        if _is_unread_help(end):
+            sys.exit(ExitCode.OK)
+        raise
+
+
+def _is_unread_help(end: SystemExit) -> bool:
+    """Whether typer ends so because nobody reads what it prints by itself, and has nothing to complain of."""
+    broken = end.__context__
+    return isinstance(broken, BrokenPipeError) and broken.__context__ is None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Prints answers: tables and sentences for people, one JSON object a line for scripts."""
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,14 +22,45 @@ from wedsync.broadcast.v1.common_pb2 import (
     SuppressionReason,
 )
 
-from cli.exits import Failure
+from cli.exits import ExitCode, Failure
 
-console = Console(highlight=False)
 # Columns with ids, which must stay whole on one line, to be copied.
 _WHOLE: Final = frozenset({"id", "what"})
-errors = Console(stderr=True, highlight=False)
 
 _PRIORITY_STYLES = {"critical": "bold red", "high": "yellow", "normal": "", "low": "dim"}
+
+
+class Terminal(Console):
+    """When nobody reads standard output any more the command is over, and well; complaints may go unread."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more; what Python flushes at its end goes nowhere, too. Raises SystemExit on standard output."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+        if not self.stderr:
+            raise SystemExit(ExitCode.OK)
+
+    def print_plain(self, text: str) -> None:
+        """A text for scripts: neither wrapped nor styled, and out at once."""
+        if self.quiet:
+            return
+        try:
+            print(text, file=self.file, flush=True)
+        except BrokenPipeError:
+            self.on_broken_pipe()
+
+    def print_document(self, document: Mapping[str, object], indent: int | None = None) -> None:
+        """JSON, on one line unless it is indented."""
+        self.print_plain(json.dumps(document, ensure_ascii=False, indent=indent))
+
+
+console = Terminal()
+errors = Terminal(stderr=True)
 
 
 def print_json(message: Message) -> None:
@@ -36,14 +68,14 @@ def print_json(message: Message) -> None:
     fields = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    print(json.dumps(fields, ensure_ascii=False), flush=True)
+    console.print_document(fields)
 
 
 def print_failure(failure: Failure, as_json: bool) -> None:
     """A refused command on standard error: the sentence, then each broken field with its rule."""
     if as_json:
         fields = [{"field": field, "description": rule} for field, rule in failure.fields]
-        errors.print_json(data={"error": failure.message, "exit_code": int(failure.code), "fields": fields})
+        errors.print_document({"error": failure.message, "exit_code": int(failure.code), "fields": fields})
         return
     errors.print(Text(failure.message, style="red"))
     for field, rule in failure.fields:

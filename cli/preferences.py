@@ -25,10 +25,9 @@ from wedsync.broadcast.v1.preferences_pb2 import (
 
 from cli import output
 from cli.arguments import parse_switch, parse_time_of_day
-from cli.connection import Connection, run
+from cli.connection import Connection, ask
 from cli.exits import ExitCode, Failure
 from cli.preference_edits import Typed, parse_channels, role_settings, wedding_filters
-from cli.settings import Settings
 
 app = typer.Typer(
     help="A person's own preferences (choose whose with --as or --token).", no_args_is_help=True
@@ -40,9 +39,7 @@ Switch = Annotated[str | None, typer.Option(metavar="on|off")]
 @app.command()
 def get(context: typer.Context) -> None:
     """Show the preferences that apply."""
-    settings: Settings = context.obj
-    answer = run(settings, _get)
-    output.print_json(answer) if settings.json else _print(answer.preferences)
+    ask(context.obj, _get, _print)
 
 
 @app.command("set")
@@ -80,7 +77,6 @@ def change(
     etag: Annotated[str, typer.Option(help="Change only this version.")] = "",
 ) -> None:
     """Change what is given and leave the rest."""
-    settings: Settings = context.obj
     switches = {
         "system": system,
         "business": business,
@@ -112,8 +108,7 @@ def change(
                 paths.append("role_settings")
         return await _update(connection, wanted, paths)
 
-    answer = run(settings, call)
-    output.print_json(answer) if settings.json else _print(answer.preferences)
+    ask(context.obj, call, _print)
 
 
 @app.command()
@@ -122,14 +117,12 @@ def reset(
     etag: Annotated[str, typer.Option(help="Reset only this version.")] = "",
 ) -> None:
     """Take back all that was set: the preset of the role holds again."""
-    settings: Settings = context.obj
     request = ResetPreferencesRequest(request_id=str(uuid4()), etag=etag)
 
     async def call(connection: Connection) -> ResetPreferencesResponse:
         return await connection.preferences.ResetPreferences(request)
 
-    answer = run(settings, call)
-    output.print_json(answer) if settings.json else _print(answer.preferences)
+    ask(context.obj, call, _print)
 
 
 @app.command()
@@ -141,7 +134,6 @@ def recommended(
     ] = None,
 ) -> None:
     """Show what is recommended to the person's role, and why; take it with --apply or --only."""
-    settings: Settings = context.obj
 
     async def call(
         connection: Connection,
@@ -151,11 +143,12 @@ def recommended(
             return offered
         return await _update(connection, offered.preferences, only or ["*"])
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-    elif isinstance(answer, UpdatePreferencesResponse):
-        _print(answer.preferences)
+    ask(context.obj, call, _print_offered)
+
+
+def _print_offered(answer: GetRecommendedPreferencesResponse | UpdatePreferencesResponse) -> None:
+    if isinstance(answer, UpdatePreferencesResponse):
+        _print(answer)
     else:
         _print_recommended(answer.preferences, answer.recommendations)
 
@@ -191,7 +184,8 @@ def _quiet(wanted: Preferences, quiet: str | None, zone: str | None) -> list[str
     return paths
 
 
-def _print(preferences: Preferences) -> None:
+def _print(answer: GetPreferencesResponse | UpdatePreferencesResponse | ResetPreferencesResponse) -> None:
+    preferences = answer.preferences
     categories = [f"{name} {_switch(getattr(preferences, name))}" for name in CATEGORIES]
     pairs = [
         ("categories", ", ".join(categories)),

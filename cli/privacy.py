@@ -14,7 +14,7 @@ from wedsync.broadcast.v1.directory_pb2 import (
 )
 
 from cli import output
-from cli.connection import Connection, run
+from cli.connection import Connection, ask, run
 from cli.exits import ExitCode, Failure
 from cli.identities import caller_id, resolve_id
 from cli.settings import Settings
@@ -35,26 +35,30 @@ def export(context: typer.Context, user: User = "") -> None:
     settings: Settings = context.obj
     user_id = _whom(settings, user)
 
-    async def collect(connection: Connection) -> tuple[Services, str]:
-        services: Services = {name: {} for name in _ASKED}
-        request = ExportRecipientRequest(user_id=user_id)
-        while True:
-            page = await connection.directory.ExportRecipient(request)
-            for record in page.records:
-                _add(services, record)
-            if not page.next_page_token:
-                return services, page.schema
-            request.page_token = page.next_page_token
+    async def write(connection: Connection) -> None:
+        exported_at = datetime.now(UTC)
+        services, schema = await _collect(connection, user_id)
+        document = {
+            "schema": schema,
+            "user_id": user_id,
+            "exported_at": exported_at.isoformat().replace("+00:00", "Z"),
+            "services": services,
+        }
+        output.console.print_document(document, indent=2)
 
-    exported_at = datetime.now(UTC)
-    services, schema = run(settings, collect)
-    document = {
-        "schema": schema,
-        "user_id": user_id,
-        "exported_at": exported_at.isoformat().replace("+00:00", "Z"),
-        "services": services,
-    }
-    print(json.dumps(document, ensure_ascii=False, indent=2))
+    run(settings, write)
+
+
+async def _collect(connection: Connection, user_id: str) -> tuple[Services, str]:
+    services: Services = {name: {} for name in _ASKED}
+    request = ExportRecipientRequest(user_id=user_id)
+    while True:
+        page = await connection.directory.ExportRecipient(request)
+        for record in page.records:
+            _add(services, record)
+        if not page.next_page_token:
+            return services, page.schema
+        request.page_token = page.next_page_token
 
 
 @app.command()
@@ -73,10 +77,10 @@ def erase(
     async def call(connection: Connection) -> EraseRecipientResponse:
         return await connection.directory.EraseRecipient(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(settings, call, lambda answer: _print_erased(user_id, answer))
+
+
+def _print_erased(user_id: str, answer: EraseRecipientResponse) -> None:
     output.console.print(f"[green]Erased[/green] {user_id}, at {output.moment(answer.erase_time)}")
     if answer.pending_services:
         away = " and ".join(answer.pending_services)

@@ -8,9 +8,8 @@ from wedsync.broadcast.v1.sender_pb2 import GetQuotaRequest, GetQuotaResponse, Q
 
 from cli import output
 from cli.arguments import parse_priority
-from cli.connection import Connection, run
+from cli.connection import Connection, ask
 from cli.identities import resolve_id
-from cli.settings import Settings
 
 _FEW = 0.2
 
@@ -24,7 +23,6 @@ def quota(
     ] = "",
 ) -> None:
     """Show how many broadcasts of a type you may still send."""
-    settings: Settings = context.obj
     request = GetQuotaRequest(
         type=broadcast_type,
         priority=parse_priority(priority),
@@ -34,8 +32,7 @@ def quota(
     async def call(connection: Connection) -> GetQuotaResponse:
         return await connection.sender.GetQuota(request)
 
-    answer = run(settings, call)
-    output.print_json(answer) if settings.json else print_quota(answer.quota)
+    ask(context.obj, call, lambda answer: print_quota(answer.quota))
 
 
 def print_quota(left: Quota) -> None:

@@ -6,8 +6,7 @@ import typer
 from wedsync.broadcast.v1.inbox_pb2 import ListReceiptsRequest, ListReceiptsResponse
 
 from cli import output
-from cli.connection import Connection, run
-from cli.settings import Settings
+from cli.connection import Connection, ask
 
 
 def receipts(
@@ -20,7 +19,6 @@ def receipts(
     page_token: Annotated[str, typer.Option(help="next_page_token of the page before.")] = "",
 ) -> None:
     """Show by person who has read and acknowledged a broadcast that is yours to see."""
-    settings: Settings = context.obj
     request = ListReceiptsRequest(
         broadcast_id=broadcast_id, unacknowledged_only=waiting, page_size=page_size, page_token=page_token
     )
@@ -28,11 +26,7 @@ def receipts(
     async def call(connection: Connection) -> ListReceiptsResponse:
         return await connection.inbox.ListReceipts(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
-    _print(answer)
+    ask(context.obj, call, _print)
 
 
 def _print(answer: ListReceiptsResponse) -> None:

@@ -1,6 +1,5 @@
 """Lists broadcasts, newest first, and shows by the day how many people they have come to."""
 
-from collections.abc import Iterable
 from typing import Annotated, Final
 
 import typer
@@ -9,7 +8,6 @@ from rich.text import Text
 from wedsync.broadcast.v1.sender_pb2 import (
     AnalyticsGroup,
     AnalyticsRow,
-    Broadcast,
     GetAnalyticsRequest,
     GetAnalyticsResponse,
     ListBroadcastsRequest,
@@ -18,9 +16,8 @@ from wedsync.broadcast.v1.sender_pb2 import (
 
 from cli import output
 from cli.arguments import parse_day, parse_group, parse_interval, parse_priority, parse_state
-from cli.connection import Connection, run
+from cli.connection import Connection, ask
 from cli.identities import resolve_author, resolve_id
-from cli.settings import Settings
 
 States = Annotated[list[str] | None, typer.Option("--state", help="Only this state. Repeatable.")]
 Priorities = Annotated[list[str] | None, typer.Option("--priority", help="Only this priority. Repeatable.")]
@@ -58,7 +55,6 @@ def list_broadcasts(
     page_token: PageToken = "",
 ) -> None:
     """List the broadcasts that are yours to see, newest first."""
-    settings: Settings = context.obj
     request = ListBroadcastsRequest(
         states=[parse_state(name) for name in state or ()],
         type=broadcast_type,
@@ -74,15 +70,10 @@ def list_broadcasts(
     async def call(connection: Connection) -> ListBroadcastsResponse:
         return await connection.sender.ListBroadcasts(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
-    _print_broadcasts(list(answer.broadcasts))
-    output.more(answer.next_page_token)
+    ask(context.obj, call, _print_broadcasts)
 
 
-def _print_broadcasts(broadcasts: list[Broadcast]) -> None:
+def _print_broadcasts(answer: ListBroadcastsResponse) -> None:
     output.table(
         ("id", "accepted", "state", "priority", "type", "title"),
         (
@@ -94,9 +85,10 @@ def _print_broadcasts(broadcasts: list[Broadcast]) -> None:
                 each.type,
                 f"{each.title} · {each.wedding.couple_name}" if each.wedding.couple_name else each.title,
             )
-            for each in broadcasts
+            for each in answer.broadcasts
         ),
     )
+    output.more(answer.next_page_token)
 
 
 def analytics(
@@ -113,7 +105,6 @@ def analytics(
     page_token: PageToken = "",
 ) -> None:
     """Show how many people had been reached by the end of each day (UTC), and what they had done."""
-    settings: Settings = context.obj
     request = GetAnalyticsRequest(
         group=parse_group(group),
         first_day=parse_day("--first", first),
@@ -130,16 +121,10 @@ def analytics(
     async def call(connection: Connection) -> GetAnalyticsResponse:
         return await connection.sender.GetAnalytics(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
-    _print_analytics(request.group, answer.rows)
-    output.console.print(f"Days after {_day(answer.counted_through)} are still being counted.", style="dim")
-    output.more(answer.next_page_token)
+    ask(context.obj, call, lambda answer: _print_analytics(request.group, answer))
 
 
-def _print_analytics(group: "AnalyticsGroup.ValueType", rows: Iterable[AnalyticsRow]) -> None:
+def _print_analytics(group: "AnalyticsGroup.ValueType", answer: GetAnalyticsResponse) -> None:
     output.table(
         ("day", _HEADINGS[group], "targeted", "delivered", "read", "acknowledged", "clicked", "until read"),
         (
@@ -153,9 +138,11 @@ def _print_analytics(group: "AnalyticsGroup.ValueType", rows: Iterable[Analytics
                 f"{row.clicked:,}",
                 output.span(row.average_time_to_read) if row.HasField("average_time_to_read") else "",
             )
-            for row in rows
+            for row in answer.rows
         ),
     )
+    output.console.print(f"Days after {_day(answer.counted_through)} are still being counted.", style="dim")
+    output.more(answer.next_page_token)
 
 
 def _subject(row: AnalyticsRow) -> str | Text:

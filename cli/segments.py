@@ -23,9 +23,8 @@ from wedsync.broadcast.v1.directory_pb2 import (
 
 from cli import output
 from cli.arguments import parse_user_type, parse_wedding_status
-from cli.connection import Connection, run
+from cli.connection import Connection, ask
 from cli.exits import ExitCode, Failure
-from cli.settings import Settings
 
 app = typer.Typer(help="Saved criteria that broadcasts can be targeted at.", no_args_is_help=True)
 _PAGE: Final = 100
@@ -74,12 +73,11 @@ def show_all(
     page_token: Annotated[str, typer.Option(help="The page that follows.")] = "",
 ) -> None:
     """List segments by name."""
-    settings: Settings = context.obj
     request = ListSegmentsRequest(page_size=page_size, page_token=page_token)
-    answer = run(settings, lambda connection: _page(connection, request))
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(context.obj, lambda connection: _page(connection, request), _print_all)
+
+
+def _print_all(answer: ListSegmentsResponse) -> None:
     output.table(
         ("id", "name", "people", "", "criteria"),
         (
@@ -99,14 +97,13 @@ def show_all(
 @app.command()
 def show(context: typer.Context, segment: Which) -> None:
     """Show a segment."""
-    settings: Settings = context.obj
 
     async def call(connection: Connection) -> Segment:
         request = GetSegmentRequest(segment_id=await resolve(connection, segment))
         answer = await connection.directory.GetSegment(request)
         return answer.segment
 
-    _print(settings, run(settings, call))
+    ask(context.obj, call, _print)
 
 
 @app.command()
@@ -122,7 +119,6 @@ def create(
     active: Active = None,
 ) -> None:
     """Save criteria under a name. All that are given must hold; --status and --within-days for one wedding."""
-    settings: Settings = context.obj
     wanted = _segment(name, description, active, role, tier, user_type, status, within_days)
     request = CreateSegmentRequest(request_id=str(uuid4()), segment=wanted)
 
@@ -130,7 +126,7 @@ def create(
         answer = await connection.directory.CreateSegment(request)
         return answer.segment
 
-    _print(settings, run(settings, call))
+    ask(context.obj, call, _print)
 
 
 @app.command()
@@ -149,7 +145,6 @@ def update(
     etag: Annotated[str, typer.Option(help="Change only this version.")] = "",
 ) -> None:
     """Change what is given and leave the rest; a criterion that is given replaces what it was."""
-    settings: Settings = context.obj
     wanted = _segment(name, description, active, role, tier, user_type, status, within_days)
     wanted.etag = etag
     paths = [*_given(name, description, active), *_given_criteria(wanted.criteria)]
@@ -167,7 +162,7 @@ def update(
         answer = await connection.directory.UpdateSegment(request)
         return answer.segment
 
-    _print(settings, run(settings, call))
+    ask(context.obj, call, _print)
 
 
 @app.command()
@@ -180,7 +175,6 @@ def delete(
     etag: Annotated[str, typer.Option(help="Remove only this version.")] = "",
 ) -> None:
     """Remove a segment."""
-    settings: Settings = context.obj
 
     async def call(connection: Connection) -> DeleteSegmentResponse:
         request = DeleteSegmentRequest(
@@ -191,10 +185,10 @@ def delete(
         )
         return await connection.directory.DeleteSegment(request)
 
-    answer = run(settings, call)
-    if settings.json:
-        output.print_json(answer)
-        return
+    ask(context.obj, call, _print_deleted)
+
+
+def _print_deleted(answer: DeleteSegmentResponse) -> None:
     failing = answer.failing_broadcasts
     output.console.print(f"Removed; broadcasts that will fail by it: {failing:,}." if failing else "Removed.")
 
@@ -252,10 +246,7 @@ def _given_criteria(criteria: SegmentCriteria) -> Iterator[str]:
     return (f"criteria.{field.name}" for field, _ in criteria.ListFields())
 
 
-def _print(settings: Settings, segment: Segment) -> None:
-    if settings.json:
-        output.print_json(segment)
-        return
+def _print(segment: Segment) -> None:
     pairs = [
         ("id", segment.segment_id),
         ("name", segment.name),

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from cli import output
 from cli.exits import ExitCode, Failure
 from cli.identities import token_for_person, token_for_service
 
@@ -18,4 +19,6 @@ def token(
     """Print a development token for a person or a service account."""
     if (user is None) == (service is None) or (scope and not service):
         raise Failure("Give --user UUID, or --service NAME with --scope S.", ExitCode.USAGE)
-    print(token_for_person(user) if user else token_for_service(service or "", scope or []))
+    output.console.print_plain(
+        token_for_person(user) if user else token_for_service(service or "", scope or [])
+    )

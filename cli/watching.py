@@ -1,6 +1,5 @@
 """Watches a broadcast go out, and tells when it had to begin again because a sender was replaced."""
 
-from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import Annotated, Final
 
@@ -11,7 +10,6 @@ from wedsync.broadcast.v1.sender_pb2 import WatchBroadcastResponse
 
 from cli import output
 from cli.connection import Connection, run
-from cli.settings import Settings
 
 _UNDER_WAY: Final = (
     BroadcastState.BROADCAST_STATE_AWAITING_APPROVAL,
@@ -29,19 +27,14 @@ def watch(
     ] = False,
 ) -> None:
     """Watch a broadcast go out until its state is final; goes on by itself after an interruption."""
-    settings: Settings = context.obj
-    follow(settings, broadcast_id, to_the_end=to_the_end)
+    run(context.obj, lambda connection: follow(connection, broadcast_id, to_the_end=to_the_end))
 
 
-def follow(
-    settings: Settings, broadcast_id: str, *, to_the_end: bool = False, is_known: bool = False
+async def follow(
+    connection: Connection, broadcast_id: str, *, to_the_end: bool = False, is_known: bool = False
 ) -> None:
     """Print its progress. One that `is_known` was there a moment ago: a sender that is away now will be back."""
-
-    def work(connection: Connection) -> Awaitable[None]:
-        return _Watcher(connection, is_known).watch(broadcast_id, to_the_end)
-
-    run(settings, work)
+    await _Watcher(connection, is_known).watch(broadcast_id, to_the_end)
 
 
 class _Watcher:

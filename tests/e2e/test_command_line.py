@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from signal import Signals
 from uuid import uuid4
 
 import pytest
@@ -28,7 +30,13 @@ class Command:
         """Exit code, standard output, standard error."""
         async with self.started(*arguments, who=who) as process:
             output, errors = await process.communicate()
-        return process.returncode or 0, output.decode(), errors.decode()
+            code = await process.wait()
+        if code < 0:
+            told = f"it had said {output.decode()!r} and {errors.decode()!r}"
+            raise AssertionError(
+                f"`broadcast {shlex.join(arguments)}` was ended by {Signals(-code).name}: {told}"
+            )
+        return code, output.decode(), errors.decode()
 
     @asynccontextmanager
     async def started(self, *arguments: str, who: str = "admin") -> AsyncIterator[asyncio.subprocess.Process]:
@@ -58,6 +66,15 @@ class Command:
 def command(suite: BackgroundStack) -> Command:
     """The command, pointed at the suite."""
     return Command(suite)
+
+
+async def test_a_crash_is_no_exit_code(suite: BackgroundStack, tmp_path: Path) -> None:
+    """A command that a signal has ended fails its test, by the name of the signal, whatever was to be tested."""
+    crash = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    (tmp_path / "sitecustomize.py").write_text(crash)
+    crashing = Command(suite, PYTHONPATH=str(tmp_path))
+    with pytest.raises(AssertionError, match="`broadcast inbox count` was ended by SIGKILL"):
+        await crashing("inbox", "count")
 
 
 SEND = ("--json", "send", "--type", "feature.released", "--title", "From a script", "--message", "Hello")
