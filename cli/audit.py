@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import typer
+from rich.text import Text
 from wedsync.broadcast.v1.sender_pb2 import (
     AuditAction,
     AuditCheckpoint,
@@ -143,7 +144,7 @@ def _print_intact(answer: VerifyAuditLogResponse) -> None:
     if answer.HasField("flaw"):
         return
     entries = "1 entry" if answer.checked == 1 else f"{answer.checked:,} entries"
-    output.console.print(f"[green]The audit log is intact:[/green] {entries} checked.")
+    output.console.print(Text.assemble(("The audit log is intact:", "green"), f" {entries} checked."))
     through = answer.through
     if through.position:
         output.console.print(f"Keep this: --expect {through.position}:{through.hash.hex()}", soft_wrap=True)

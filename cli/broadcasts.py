@@ -108,7 +108,7 @@ def _print_sent(answer: SendBroadcastResponse, dry_run: bool) -> None:
             f"Would {'wait for approval by another admin, then ' * waits}be sent to {people}."
         )
     else:
-        output.console.print(f"[bold]{broadcast_id}[/bold]  {output.state(state)}, for {people}")
+        output.console.print(Text.assemble((broadcast_id, "bold"), f"  {output.state(state)}, for {people}"))
         if waits:
             output.console.print(
                 f"It goes out once another admin types: broadcast approve {broadcast_id}", soft_wrap=True

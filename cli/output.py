@@ -10,7 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 from wedsync.broadcast.v1.common_pb2 import (
@@ -26,15 +27,30 @@ from cli.exits import ExitCode, Failure
 
 # Columns with ids, which must stay whole on one line, to be copied.
 _WHOLE: Final = frozenset({"id", "what"})
+# What a terminal obeys instead of showing it, newline and tab apart: each by its picture, or what stands for none.
+_ORDERS: Final = [code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"]
+_PICTURES: Final = {
+    code: chr(0x2400 + code) if code < 0x20 else "\N{REPLACEMENT CHARACTER}" for code in _ORDERS
+}
+_ESCAPES: Final = {code: f"\\u{code:04x}" for code in _ORDERS}
 
 _PRIORITY_STYLES = {"critical": "bold red", "high": "yellow", "normal": "", "low": "dim"}
 
 
 class Terminal(Console):
-    """When nobody reads standard output any more the command is over, and well; complaints may go unread."""
+    """Shows texts as they are, whoever wrote them: nothing in them is a style, an emoji or an order to the terminal.
+
+    When nobody reads standard output any more the command is over, and well; complaints may go unread.
+    """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False)
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """All that is shown comes through here, piece by piece."""
+        return super().render(
+            _shown(renderable) if isinstance(renderable, str | Text) else renderable, options
+        )
 
     def on_broken_pipe(self) -> None:
         """Say nothing more; what Python flushes at its end goes nowhere, too. Raises SystemExit on standard output."""
@@ -56,7 +72,17 @@ class Terminal(Console):
 
     def print_document(self, document: Mapping[str, object], indent: int | None = None) -> None:
         """JSON, on one line unless it is indented."""
-        self.print_plain(json.dumps(document, ensure_ascii=False, indent=indent))
+        written = json.dumps(document, ensure_ascii=False, indent=indent)
+        # JSON itself lets some of what a terminal obeys stand as it is.
+        self.print_plain(written.translate(_ESCAPES))
+
+
+def _shown(value: str | Text) -> Text:
+    """A text with pictures in the place of orders, so that it is measured as it will be shown."""
+    text = Text(value.translate(_PICTURES)) if isinstance(value, str) else value.copy()
+    text.plain = text.plain.translate(_PICTURES)
+    text.expand_tabs()
+    return text
 
 
 console = Terminal()
@@ -88,7 +114,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     for column in columns:
         grid.add_column(column, overflow="fold", no_wrap=column in _WHOLE)
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(_shown, row))
     if grid.row_count:
         console.print(grid)
 
@@ -103,7 +129,7 @@ def facts(pairs: Iterable[tuple[str, str | Text]]) -> None:
     """Names and values, a line each."""
     grid = Table.grid(padding=(0, 2))
     for name, value in pairs:
-        grid.add_row(Text(name, style="bold"), value)
+        grid.add_row(Text(name, style="bold"), _shown(value))
     console.print(grid)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from uuid import uuid4
 
 import typer
+from rich.text import Text
 from wedsync.broadcast.v1.common_pb2 import ExportedRecord
 from wedsync.broadcast.v1.directory_pb2 import (
     EraseRecipientRequest,
@@ -81,7 +82,8 @@ def erase(
 
 
 def _print_erased(user_id: str, answer: EraseRecipientResponse) -> None:
-    output.console.print(f"[green]Erased[/green] {user_id}, at {output.moment(answer.erase_time)}")
+    erased_at = output.moment(answer.erase_time)
+    output.console.print(Text.assemble(("Erased", "green"), f" {user_id}, at {erased_at}"))
     if answer.pending_services:
         away = " and ".join(answer.pending_services)
         output.console.print(

@@ -287,6 +287,29 @@ async def test_a_watch_goes_on_after_its_cursor(command: Command) -> None:
     assert event["added"]["item"]["broadcast_id"] == missed
 
 
+TEXTS = ("[draft] Seating", "menu [/vegan] closes", "at :bell: [red]now[/red]")
+
+
+async def test_texts_of_others_are_shown_as_they_are(suite: BackgroundStack) -> None:
+    """What looks like a style, the end of one or an emoji is none, and keeps nobody from reading all the rest."""
+    command, ids = Command(suite, COLUMNS="200"), []
+    for text in TEXTS:
+        send = ("--json", "send", "--type", "feature.released", "--title", text, "--message", text)
+        _, output, _ = await command(*send, "--user", "florist", "--watch")
+        ids.append(json.loads(output.splitlines()[0])["broadcast"]["broadcast_id"])
+    for arguments, who in ((("inbox", "list"), "florist"), (("list",), "admin")):
+        code, output, errors = await command(*arguments, who=who)
+        assert (code, errors) == (0, "")
+        assert [text for text in TEXTS if text not in output] == []
+    for broadcast_id, text in zip(ids, TEXTS, strict=True):
+        for arguments, who in (
+            (("inbox", "show", broadcast_id), "florist"),
+            (("show", broadcast_id), "admin"),
+        ):
+            _, output, _ = await command(*arguments, who=who)
+            assert output.count(text) == 2
+
+
 async def test_preferences_are_set_and_shown(command: Command) -> None:
     """What was set is what is shown, and what was not given stays."""
     code, output, _ = await command(
