@@ -32,7 +32,7 @@ class TokenMint:
         self._key = self._read() or self._make()
         public = self._public_jwk()
         self._key_id = public["kid"]
-        write_private(self.jwks, json.dumps({"keys": [public]}, indent=2) + "\n")
+        self._publish(json.dumps({"keys": [public]}, indent=2) + "\n")
 
     @classmethod
     def existing(cls, keys: Path) -> Self:
@@ -84,6 +84,11 @@ class TokenMint:
         )
         write_private(self._path, pem.decode())
         return key
+
+    def _publish(self, key_set: str) -> None:
+        """Commands read the key at the same time, and none of them has anything to write."""
+        if not self.jwks.exists() or self.jwks.read_text() != key_set:
+            write_private(self.jwks, key_set)
 
     def _public_jwk(self) -> dict[str, str]:
         """The public key with its RFC 7638 thumbprint as id, so that a new key always has a new id."""

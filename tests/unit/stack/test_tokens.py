@@ -49,6 +49,17 @@ async def test_the_key_outlives_the_mint(mint: TokenMint, tmp_path: Path) -> Non
     assert (await (await _verifier(TokenMint(tmp_path))).verify(token)).user_id == ANNA
 
 
+def test_who_reads_the_key_writes_nothing(mint: TokenMint, tmp_path: Path) -> None:
+    """Any number of commands do so at once; only a public half that is missing or another's is written anew."""
+    published, written = mint.jwks.read_text(), mint.jwks.stat()
+    TokenMint.existing(tmp_path)
+    found = mint.jwks.stat()
+    assert (found.st_ino, found.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    mint.jwks.write_text("{}")
+    TokenMint.existing(tmp_path)
+    assert mint.jwks.read_text() == published
+
+
 async def test_another_stack_is_a_stranger(mint: TokenMint, tmp_path: Path) -> None:
     """Two stacks have two keys."""
     other = TokenMint(tmp_path / "other")
