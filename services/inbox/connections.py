@@ -20,6 +20,7 @@ from shared.clock import Clock
 from shared.errors import (
     FieldViolation,
     Internal,
+    InvalidCursor,
     InvalidField,
     PermissionDenied,
     ServiceError,
@@ -42,6 +43,8 @@ class _Person:
     admission: asyncio.Task[None] | None = None
     subscription: Subscription | None = None
     expiry: asyncio.TimerHandle | None = None
+    cursor: str = ""
+    """Where they were when they came, from which they can go on if they do not get in."""
 
 
 class Connections:
@@ -146,7 +149,7 @@ class SharedStream(Outlet):
     def _add(self, request: inbox_pb2.InboxSubscribe) -> None:
         if request.handle in self._people:
             raise InvalidField(violations=[FieldViolation("subscribe.handle", "must not be in use")])
-        person = self._people[request.handle] = _Person()
+        person = self._people[request.handle] = _Person(cursor=request.cursor)
         person.admission = asyncio.create_task(self._admit(person, request))
 
     def _remove(self, handle: int) -> None:
@@ -180,7 +183,8 @@ class SharedStream(Outlet):
         """End one person's part, and say why and where it can go on."""
         person = self._people.pop(handle)
         subscription = person.subscription
-        cursor = self._connections.syncing.cursor(subscription) if subscription is not None else ""
+        came_with = "" if reason == InvalidCursor().reason_name else person.cursor
+        cursor = self._connections.syncing.cursor(subscription) if subscription is not None else came_with
         self._release(person)
         ended = inbox_pb2.InboxEnded(reason=reason, cursor=cursor)
         self._tell(inbox_pb2.ConnectInboxesResponse(handles=[handle], ended=ended))

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from shared import opaque
 from shared.audience import CHUNK_BLOCKS, CHUNK_MEMBERS, Audience
-from shared.errors import InvalidCursor
+from shared.errors import FieldViolation, InvalidCursor
 
 EVERYBODY: Final = UUID(int=0)
 """The wedding of what is about none: everybody is on its team."""
@@ -42,6 +42,7 @@ _BEGINNING: Final = ":*"
 # A lexeme of Postgres is at most 2,046 bytes, and a character at most 4.
 _LONGEST_WORD: Final = 500
 POSITION_BYTES: Final = 8
+_BROKEN_CURSOR: Final = FieldViolation("cursor", "must be the cursor of an event of this service, or empty")
 LAST_POSITION: Final = 2**63 - 1
 
 
@@ -300,8 +301,8 @@ def read_cursor(cursor: str, log_identity: UUID) -> int | None:
     try:
         raw = opaque.decode(cursor)
     except ValueError as error:
-        raise InvalidCursor from error
+        raise InvalidCursor(violations=[_BROKEN_CURSOR]) from error
     position = int.from_bytes(raw[:POSITION_BYTES])
     if len(raw) != 2 * POSITION_BYTES or position > LAST_POSITION:
-        raise InvalidCursor
+        raise InvalidCursor(violations=[_BROKEN_CURSOR])
     return position if raw[POSITION_BYTES:] == log_identity.bytes[:POSITION_BYTES] else None

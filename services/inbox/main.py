@@ -29,7 +29,7 @@ from services.inbox.readership import Readership
 from services.inbox.receipts import Receipts
 from services.inbox.retention import Leaving, own_cleaner
 from services.inbox.retractions import Retractions
-from services.inbox.served_log import ServedLog
+from services.inbox.served_log import served_log
 from services.inbox.servicer import RIGHTS, InboxServicer, Rooms, replays
 from services.inbox.store import SCHEMA, InboxStore
 from services.inbox.streams import InboxStreams
@@ -52,6 +52,7 @@ from shared.ordered_log import OrderedLog
 from shared.pull_worker import PullWorker
 from shared.refusal_reports import report_to
 from shared.replays import KeptAnswers
+from shared.served_log import LogWatch
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.streams import INBOX_DELIVERY, INBOX_DIRECTORY
@@ -76,7 +77,7 @@ class Inbox:
 async def start(settings: Settings) -> Inbox:
     """Connect, build and serve."""
     clock, transport, token = SystemClock(), settings.server.transport, settings.token
-    served, redis = ServedLog(), OptionalRedis.open(settings.redis_url)
+    served, redis = served_log(), OptionalRedis.open(settings.redis_url)
     verifier = await TokenVerifier.open(settings.auth)
     personal = await database.connect(
         settings.database_url,
@@ -157,7 +158,7 @@ async def start(settings: Settings) -> Inbox:
                     syncing.deliver,
                 ),
             ),
-            ("served_log", served.watch(worked)),
+            ("served_log", LogWatch(served, worked).run()),
             ("badges", syncing.tell_badges()),
             ("timing", Timing(worked, waking).run()),
             ("cleaner", rooms.cleaner.run()),

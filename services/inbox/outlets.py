@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from copy import copy
 from typing import Final
 
 from shared.errors import ServiceError, SlowReader
@@ -39,9 +40,9 @@ class Outlet:
         """Write nothing more, not even what waits: the reader goes on after what it has."""
         if self._error is not None:
             return
-        if self._cursor:
-            error.metadata["cursor"] = self._cursor
-        self._error = error
+        # One error may end many streams, each of which has a cursor of its own.
+        self._error = copy(error)
+        self._error.metadata = {**error.metadata, "cursor": self._cursor} if self._cursor else error.metadata
         self._waiting.clear()
         self._add_bytes(-self._waiting_bytes)
         _wake(self._reader)

@@ -53,6 +53,7 @@ class IndexKeeper:
         index.replace_segments((), await self._store.list_segments())
         self._index = index
         self._recent.forget()
+        self._numbers.clear()
         seconds = time.monotonic() - started
         INDEX_BUILD_SECONDS.set(seconds)
         _show(index)

@@ -26,7 +26,7 @@ from services.preferences.retention import own_cleaner
 from services.preferences.segment_calls import Segments
 from services.preferences.segment_counts import SegmentCounter
 from services.preferences.segment_store import SegmentStore
-from services.preferences.store import SCHEMA, DirectoryStore, IndexStore, PersonalStore
+from services.preferences.store import SCHEMA, DirectoryStore, IndexStore, PersonalStore, served_log
 from services.preferences.wall import InboxWall, WallFollower
 from shared import database, failpoints, logging, messaging
 from shared.auth import TokenVerifier
@@ -39,6 +39,7 @@ from shared.ordered_log import OrderedLog
 from shared.outbox import Outbox
 from shared.refusal_reports import report_to
 from shared.replays import KeptAnswers, OnceOnly
+from shared.served_log import LogWatch
 from shared.server import GrpcServer, run_service, settle_memory
 from shared.settings import Address, Environment
 from shared.wall_refusals import RefusalKeeper, WallRefusals
@@ -55,13 +56,21 @@ class RunningPreferences:
 
 async def start(settings: Settings) -> RunningPreferences:
     """Connect, build the set indexes, and serve."""
-    connections = settings.database_connections
+    connections, served = settings.database_connections, served_log()
     verifier = await TokenVerifier.open(settings.auth)
     called = await database.connect(
-        settings.database_url, application_name=f"{SCHEMA}-api", min_size=2, max_size=connections
+        settings.database_url,
+        application_name=f"{SCHEMA}-api",
+        min_size=2,
+        max_size=connections,
+        on_connect=served.confirm,
     )
     worked = await database.connect(
-        settings.worker_database_url, application_name=SCHEMA, min_size=2, max_size=connections
+        settings.worker_database_url,
+        application_name=SCHEMA,
+        min_size=2,
+        max_size=connections,
+        on_connect=served.confirm,
     )
     nats = await messaging.connect(settings.messaging)
     beside = Neighbours.open(settings)
@@ -133,6 +142,7 @@ async def start(settings: Settings) -> RunningPreferences:
         "segment_counter": counter,
         "eraser": eraser,
         "refusal_keeper": walls,
+        "served_log": LogWatch(served, worked),
     }
     background = tuple(asyncio.create_task(loop.run(), name=name) for name, loop in loops.items())
     steps = (

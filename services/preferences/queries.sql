@@ -21,6 +21,22 @@ FROM team_members
 WHERE recipient_number = $1
 ORDER BY wedding_id;
 
+-- name: find_log_identity
+-- What tells the log that a connection leads to from any other; null on a standby. Postgres begins another timeline at each
+-- recovery to a point in time and at each promotion, not after a crash; what a dump brings back has numbers of its own.
+SELECT
+    CASE
+        WHEN NOT pg_is_in_recovery() THEN encode(substr(sha256(convert_to(concat_ws(
+            ' ',
+            cluster.system_identifier,
+            left(pg_walfile_name(pg_current_wal_lsn()), 8),
+            here.oid,
+            'log'::regclass::oid
+        ), 'UTF8')), 1, 16), 'hex')::uuid
+    END AS identity
+FROM pg_control_system() AS cluster
+INNER JOIN pg_database AS here ON here.datname = current_database();
+
 -- name: find_recipient
 -- An entry of the directory, as far as the caller may see it.
 SELECT number, user_id, display_name, role, user_type::text AS user_type, tier, email, phone, time_zone, update_time

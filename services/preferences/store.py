@@ -44,6 +44,7 @@ from shared.ordered_log import OrderedLog
 from shared.outbox import Outbox, OutboxEntry
 from shared.queries import load
 from shared.replays import Answer, Request
+from shared.served_log import ServedLog
 
 SCHEMA: Final = "preferences"
 PEOPLE_PAGE: Final = 65_536
@@ -70,6 +71,11 @@ class Edit:
     def is_change(self) -> bool:
         """Whether anything is to be saved."""
         return self.after.version != self.before.version
+
+
+def served_log() -> ServedLog:
+    """The log to which this process' connections must lead: what it holds in memory is good for that one alone."""
+    return ServedLog("The directory", _QUERIES["find_log_identity"])
 
 
 class PersonalStore:

@@ -209,6 +209,7 @@ async def test_a_broken_cursor_is_refused(client: Client) -> None:
 
     code, details = await refusal(first())
     assert (code, details.reason_name) == (Code.INVALID_ARGUMENT, "INVALID_CURSOR")
+    assert [each.field for each in details.violations] == ["cursor"]
 
 
 async def test_a_critical_item_is_acknowledged_before_it_is_dismissed(client: Client) -> None:

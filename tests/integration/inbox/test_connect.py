@@ -134,9 +134,11 @@ async def test_what_is_wrong_with_one_person_ends_them_alone(site: Site) -> None
         await connection.subscribe(3, service)
         await connection.subscribe(4, stranger)
         await connection.subscribe(5, amara.token, cursor="rubbish")
-        await connection.subscribe(6, site.person(lifetime_s=-60).token)
-        reasons = [(await connection.next(handle, "ended")).reason for handle in range(2, 7)]
-        assert reasons == [
+        await connection.subscribe(6, site.person(lifetime_s=-60).token, cursor="of before")
+        ends = [await connection.next(handle, "ended") for handle in range(2, 7)]
+        # Whoever comes again goes on from where they were, but not from nowhere.
+        assert [end.cursor for end in ends] == ["", "", "", "", "of before"]
+        assert [end.reason for end in ends] == [
             "UNAUTHENTICATED",
             "PERMISSION_DENIED",
             "PERMISSION_DENIED",

@@ -1,39 +1,32 @@
 """An inbox whose database was put back to an earlier state, or taken over by a standby: what it remembered is void."""
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from services.inbox.served_log import LogReplaced, ServedLog, find_log_identity
+from services.inbox.served_log import find_log_identity, served_log
 from shared import database
 from shared.errors import DependencyUnavailable
+from shared.served_log import LogReplaced, LogWatch
 from stack.nats import NatsAccess
 from stack.provision import SuiteDatabase
 from tests.conftest import MakeSuite
-from tests.integration.inbox.cluster import Cluster
 from tests.integration.inbox.neighbours import Neighbours
 from tests.integration.inbox.site import serving_site
 from tests.integration.inbox.watching import watching
+from tests.integration.shared.cluster import Cluster, own_folder
 from tests.integration.shared.polling import until
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that the user of Postgres can enter."""
-    with tempfile.TemporaryDirectory(prefix="wedsync-tests-") as name:
-        Path(name).chmod(0o711)
-        yield Path(name).resolve()
-
-
-@pytest.fixture
-async def cluster(folder: Path) -> AsyncIterator[Cluster]:
+async def cluster() -> AsyncIterator[Cluster]:
     """A Postgres of the test's own."""
-    made = await Cluster.make(folder)
-    yield made
-    made.running.kill()
+    with own_folder() as folder:
+        made = await Cluster.make(folder, "inbox", served_log())
+        yield made
+        made.running.kill()
 
 
 async def test_a_log_is_another_where_its_database_is_another_or_another_state_of_it(
@@ -75,9 +68,9 @@ async def test_nothing_that_was_remembered_is_used_after_the_database_was_put_ba
             await watcher.next("snapshot")
             cursor = watcher.cursor
         cluster.put_back()
-        (served_log,) = (task for task in site.running.background if task.get_name() == "served_log")
-        await until(served_log.done)
-        assert isinstance(served_log.exception(), LogReplaced)
+        (watch,) = (task for task in site.running.background if task.get_name() == "served_log")
+        await until(watch.done)
+        assert isinstance(watch.exception(), LogReplaced)
         await site.restart()
         for person in (jonas, jonas, jonas, amara, amara):
             latest = await site.send([person])
@@ -92,7 +85,7 @@ async def test_nothing_that_was_remembered_is_used_after_the_database_was_put_ba
 
 async def test_a_new_connection_to_another_log_is_not_used(make_suite: MakeSuite) -> None:
     """Whoever asks for one is told to try again, until the process has ended."""
-    suite, served = await make_suite("inbox"), ServedLog()
+    suite, served = await make_suite("inbox"), served_log()
     url = suite.url("inbox", "worker")
     worked = await database.connect(url, application_name="test", on_connect=served.confirm)
     assert served.identity == await find_log_identity(worked)
@@ -101,19 +94,19 @@ async def test_a_new_connection_to_another_log_is_not_used(make_suite: MakeSuite
     with pytest.raises(DependencyUnavailable):
         await database.connect(url, application_name="test", on_connect=served.confirm)
     with pytest.raises(LogReplaced):
-        await served.watch(worked)
+        await LogWatch(served, worked).run()
     await worked.close()
 
 
 async def test_another_log_is_noticed_on_connections_that_stay(make_suite: MakeSuite) -> None:
     """A pooler leads to another server and its clients' connections are the same."""
-    suite, served = await make_suite("inbox"), ServedLog()
+    suite, served = await make_suite("inbox"), served_log()
     worked = await database.connect(
         suite.url("inbox", "worker"), application_name="test", max_size=1, on_connect=served.confirm
     )
     await _replace_log(suite)
     with pytest.raises(LogReplaced):
-        await served.watch(worked)
+        await LogWatch(served, worked).run()
     await worked.close()
 
 

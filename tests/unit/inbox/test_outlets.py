@@ -38,6 +38,25 @@ async def test_a_reader_too_far_behind_is_cut_off_with_the_cursor_of_what_it_has
     assert caught.value.metadata == {"cursor": "one"}
 
 
+async def test_streams_that_one_error_ends_go_on_from_where_each_was() -> None:
+    """And one that has told nothing yet begins anew."""
+    error, cursors = DependencyUnavailable("Gone.", retry_after_s=3.0), ["", "one", "two"]
+    outlets = [Outlet(100) for _ in cursors]
+    for outlet, cursor in zip(outlets, cursors, strict=True):
+        outlet.put(b"a", cursor)
+        await outlet.take(1)
+    for outlet in outlets:
+        outlet.end(error)
+    told = []
+    for outlet in outlets:
+        with pytest.raises(DependencyUnavailable) as caught:
+            await outlet.take(1)
+        told.append(
+            (caught.value.metadata.get("cursor", ""), caught.value.message, caught.value.retry_after_s)
+        )
+    assert told == [(cursor, "Gone.", 3.0) for cursor in cursors]
+
+
 async def test_one_payload_is_never_too_large_by_itself() -> None:
     """A snapshot may be larger than what may wait."""
     outlet = Outlet(10)

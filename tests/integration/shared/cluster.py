@@ -3,37 +3,50 @@
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 
-from services.inbox.served_log import find_log_identity
 from shared.errors import DependencyUnavailable
+from shared.served_log import ServedLog
 from stack.ports import Ports
 from stack.postgres import PostgresServer, binaries
 from stack.processes import RunningProgram, start
 from stack.provision import SuiteDatabase, migrate_services, provision_database
 
 
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder that the user of Postgres can enter."""
+    with tempfile.TemporaryDirectory(prefix="wedsync-tests-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name).resolve()
+
+
 @dataclass(slots=True)
 class Cluster:
-    """A Postgres with the inbox's tables."""
+    """A Postgres with one service's tables, and how that tells its log from any other."""
 
     server: PostgresServer
     folder: Path
     suite: SuiteDatabase
     running: RunningProgram
+    service: str
+    log: ServedLog
 
     @classmethod
-    async def make(cls, folder: Path) -> "Cluster":
+    async def make(cls, folder: Path, service: str, log: ServedLog) -> "Cluster":
         """One that runs, in a folder which its user can enter."""
         server = PostgresServer(folder / "postgres", folder, Ports(folder / "ports.json").choose("own"), "x")
         running = start(server)
         suite = await provision_database(server.url(), lambda _: "opens-nothing")
-        await migrate_services(suite.admin_url, ["inbox"])
-        return cls(server, folder / "postgres", suite, running)
+        await migrate_services(suite.admin_url, [service])
+        return cls(server, folder / "postgres", suite, running, service, log)
 
     def crash(self) -> None:
         """Kill it, and start it again."""
@@ -76,9 +89,9 @@ class Cluster:
 
     async def identity(self, login: str = "worker") -> UUID | None:
         """What the log is told by, None on a standby."""
-        connection = await asyncpg.connect(self.suite.url("inbox", login))
+        connection = await asyncpg.connect(self.suite.url(self.service, login))
         try:
-            return await find_log_identity(connection)
+            return await self.log.find(connection)
         except DependencyUnavailable:
             return None
         finally:
