@@ -30,6 +30,8 @@ from shared.clock import Clock
 
 _NOBODY = Audience()
 _CONTENTS_KEPT: Final = 512
+# Before the version of any team.
+_UNREAD: Final = -1
 
 
 class Need(IntEnum):
@@ -65,6 +67,11 @@ class Wall:
     """One wedding's team as of the entry that was read last; all changes behind it share it."""
 
     team: Team
+
+    def raise_to(self, team: Team) -> None:
+        """From now on this is the team, unless a newer one is known."""
+        if self.team.version < team.version:
+            self.team = team
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +163,8 @@ class Changes:
         """From now on the walls stand as of this entry."""
         if isinstance(entry, TeamChanged):
             wall = self._walls.get(entry.team.wedding_id)
-            if wall is not None and wall.team.version < entry.team.version:
-                wall.team = entry.team
+            if wall is not None:
+                wall.raise_to(entry.team)
 
     def forget(self, broadcast_id: UUID) -> None:
         """A broadcast says something else by now."""
@@ -181,12 +188,20 @@ class Changes:
 
     async def _load_walls(self, wedding_ids: set[UUID]) -> dict[UUID, Wall]:
         """Walls by wedding. One may be newer than the entry it is loaded for: nobody who is out by now is let in."""
-        loaded = {each: wall for each in wedding_ids if (wall := self._walls.get(each)) is not None}
-        missing = wedding_ids - loaded.keys()
-        if missing:
-            for team in await self._store.find_teams(missing):
-                loaded[team.wedding_id] = self._walls[team.wedding_id] = Wall(team)
+        loaded = {each: self._wall(each) for each in wedding_ids}
+        unread = {each for each, wall in loaded.items() if wall.team.version == _UNREAD}
+        if unread:
+            # Entries may change a team meanwhile, and others may read it.
+            for team in await self._store.find_teams(unread):
+                loaded[team.wedding_id].raise_to(team)
         return loaded
+
+    def _wall(self, wedding_id: UUID) -> Wall:
+        """The one wall of a wedding here, of which somebody may be reading the team."""
+        wall = self._walls.get(wedding_id)
+        if wall is None:
+            wall = self._walls[wedding_id] = Wall(Team(wedding_id, _UNREAD, _NOBODY))
+        return wall
 
     async def _find_first_arrivals(self, entries: Sequence[Entry]) -> dict[UUID, datetime]:
         """When the items had arrived that alerts are for."""

@@ -66,8 +66,11 @@ class Tail:
                 # Pruned to somewhere behind this place.
                 self.position = min(self.position + _BATCH, head)
                 continue
-            self._recent.extend(await self._changes_of(entries))
-            self.position = self._recent[-1].position
+            for entry, change in await self._understand(entries):
+                if entry is not None:
+                    self._changes.apply(entry)
+                self._recent.append(change)
+                self.position = change.position
         self._waking.note_read(self.position)
 
     async def follow(self, *delivers: Deliver) -> None:
