@@ -39,9 +39,7 @@ async def test_a_log_is_another_where_its_database_is_another_or_another_state_o
 
     cluster.stand_by()
     assert await cluster.identity() is None
-    admin = await asyncpg.connect(cluster.suite.admin_url)
-    assert await admin.fetchval("SELECT pg_promote()")
-    await admin.close()
+    await cluster.promote()
     promoted = await cluster.identity()
     cluster.restart()
     assert await cluster.identity() == promoted

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from services.preferences.store import served_log
@@ -32,9 +31,7 @@ async def test_a_log_is_another_where_its_database_is_another_state_of_it(cluste
     assert [await cluster.identity(login) for login in ("worker", "api")] == [known, known]
     cluster.stand_by()
     assert await cluster.identity() is None
-    admin = await asyncpg.connect(cluster.suite.admin_url)
-    assert await admin.fetchval("SELECT pg_promote()")
-    await admin.close()
+    await cluster.promote()
     promoted = await cluster.identity()
     copy = cluster.copy()
     copy.bring_back()

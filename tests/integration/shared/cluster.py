@@ -80,6 +80,12 @@ class Cluster:
         self.say("standby.signal", "")
         self.running = start(self.server)
 
+    async def promote(self) -> None:
+        """Have a standby take over."""
+        admin = await asyncpg.connect(self.suite.admin_url)
+        assert await admin.fetchval("SELECT pg_promote()")
+        await admin.close()
+
     def say(self, name: str, text: str) -> None:
         """Write to a file of the server's own."""
         path = self.folder / "data" / name
